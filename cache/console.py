@@ -1,0 +1,52 @@
+"""What all commands share: one-line errors, a progress bar, and where people's output goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from m2e.cache.errors import DataError
+
+# People read stderr; stdout carries results only, so that it can be piped.
+console = Console(stderr=True, highlight=False)
+
+
+class Command(click.Command):
+    """A click command that prints a `DataError` as one line and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DataError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            # The reader of a pipe went away (`| head`): nothing is wrong, and nobody is left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+
+
+class Group(click.Group):
+    """A click group whose commands are `Command`s."""
+
+    command_class = Command
+
+
+def progress_bar(unit: str) -> Progress:
+    """A bar with a count, the rate in `unit` a second, time gone and time left; silent where stderr is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{{task.fields[rate]:.2f}} {unit}/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=False,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,158 @@
+"""Chords and keys: one vocabulary for the recognisers, the cache and the trainer.
+
+Conventions
+-----------
+- Pitch classes are 0-11 with C = 0; names use sharps.
+- A chord is (root 0-11, quality 0-13), qualities in the order of BTC's large vocabulary (``QUALITIES``);
+  no chord, "N", is (-1, -1) and a chord outside the vocabulary, "X", is (-2, -2).
+- Label syntax is Harte's, as mir_eval reads it ("C:min7"); a major triad is written as its bare root ("C").
+- BTC's class number is 14 * root + quality; X is 168 and N is 169 (jayg996/BTC-ISMIR19).
+- Times are seconds from the start of the track.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+# Aligned with QUALITY_INTERVALS: semitones above the root.
+QUALITIES = (
+    "min", "maj", "dim", "aug", "min6", "maj6", "min7", "minmaj7", "maj7", "7", "dim7", "hdim7", "sus2", "sus4",
+)  # fmt: skip
+QUALITY_INTERVALS = (
+    (0, 3, 7), (0, 4, 7), (0, 3, 6), (0, 4, 8), (0, 3, 7, 9), (0, 4, 7, 9), (0, 3, 7, 10), (0, 3, 7, 11),
+    (0, 4, 7, 11), (0, 4, 7, 10), (0, 3, 6, 9), (0, 3, 6, 10), (0, 2, 7), (0, 5, 7),
+)  # fmt: skip
+NO_CHORD = -1
+UNKNOWN_CHORD = -2
+N_CHORD_CLASSES = len(PITCH_CLASSES) * len(QUALITIES) + 2
+
+Mode = Literal["major", "minor"]
+
+
+def chord_label(root: int, quality: int) -> str:
+    """Harte label of a chord: "C", "A#:min7", "N" or "X"."""
+    if root == NO_CHORD:
+        return "N"
+    if root == UNKNOWN_CHORD:
+        return "X"
+    name = QUALITIES[quality]
+    return PITCH_CLASSES[root] if name == "maj" else f"{PITCH_CLASSES[root]}:{name}"
+
+
+def parse_chord_label(label: str) -> tuple[int, int]:
+    """(root, quality) of a label of this vocabulary; the inverse of `chord_label`.
+
+    Raises:
+        ValueError: the label is not one of the 170.
+    """
+    if label in ("N", "X"):
+        return (NO_CHORD, NO_CHORD) if label == "N" else (UNKNOWN_CHORD, UNKNOWN_CHORD)
+    root, _, quality = label.partition(":")
+    if root not in PITCH_CLASSES or (quality or "maj") not in QUALITIES:
+        raise ValueError(f"chord label {label!r} is not in the vocabulary: N, X, or ROOT[:QUALITY] with {QUALITIES}")
+    return PITCH_CLASSES.index(root), QUALITIES.index(quality or "maj")
+
+
+def pitch_classes(root: int, quality: int) -> tuple[int, ...]:
+    """Pitch classes that sound, root first; none for N and X."""
+    return () if root < 0 else tuple((root + step) % 12 for step in QUALITY_INTERVALS[quality])
+
+
+def chord_from_class(number: int) -> tuple[int, int]:
+    """(root, quality) of BTC's class `number`, 0-169."""
+    if number >= N_CHORD_CLASSES - 2:
+        return (UNKNOWN_CHORD,) * 2 if number == N_CHORD_CLASSES - 2 else (NO_CHORD,) * 2
+    return divmod(number, len(QUALITIES))
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key: `tonic` is a pitch class 0-11."""
+
+    tonic: int
+    mode: Mode
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tonic <= 11 or self.mode not in ("major", "minor"):
+            raise ValueError(f"key ({self.tonic}, {self.mode!r}): tonic must be 0-11 and mode 'major' or 'minor'")
+
+    def __str__(self) -> str:
+        return f"{PITCH_CLASSES[self.tonic]} {self.mode}"
+
+
+@dataclass(frozen=True, eq=False)
+class ChordSequence:
+    """The chords of a track in time order.
+
+    Attributes:
+        intervals: start and end of each chord in seconds [shape=(n, 2)], neither negative nor overlapping.
+        root: 0-11, or -1 for N, -2 for X [shape=(n,)].
+        quality: index into QUALITIES, or -1 for N, -2 for X [shape=(n,)].
+    """
+
+    intervals: NDArray[np.float32]
+    root: NDArray[np.int8]
+    quality: NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "intervals", np.asarray(self.intervals, np.float32).reshape(-1, 2))
+        object.__setattr__(self, "root", np.asarray(self.root, np.int8))
+        object.__setattr__(self, "quality", np.asarray(self.quality, np.int8))
+        if not len(self.intervals) == len(self.root) == len(self.quality):
+            raise ValueError(
+                f"chord sequence: {len(self.intervals)} intervals, {len(self.root)} roots and "
+                f"{len(self.quality)} qualities must be equally many"
+            )
+        if len(self) == 0:
+            return
+        start, end = self.intervals.T
+        if not np.isfinite(self.intervals).all() or start[0] < 0 or (end <= start).any():
+            raise ValueError("chord sequence: intervals must be finite, start at 0 or later and end after they start")
+        if (start[1:] < end[:-1] - 1e-4).any():
+            raise ValueError("chord sequence: intervals must be in time order without overlap")
+        silent = self.root < 0
+        if (self.root < UNKNOWN_CHORD).any() or (self.root > 11).any() or (self.quality >= len(QUALITIES)).any():
+            raise ValueError("chord sequence: roots must be -2 to 11 and qualities -2 to 13")
+        if (self.quality[silent] != self.root[silent]).any() or (self.quality[~silent] < 0).any():
+            raise ValueError("chord sequence: N is (-1, -1) and X is (-2, -2) in root and quality alike")
+
+    def __len__(self) -> int:
+        return len(self.root)
+
+    @classmethod
+    def from_labels(cls, intervals: ArrayLike, labels: list[str]) -> ChordSequence:
+        """Build a sequence from Harte labels of this vocabulary."""
+        chords = np.array([parse_chord_label(label) for label in labels], np.int8).reshape(-1, 2)
+        return cls(np.asarray(intervals, np.float32), chords[:, 0], chords[:, 1])
+
+    @classmethod
+    def from_frames(cls, chords: list[tuple[int, int]], frame_seconds: float, duration: float) -> ChordSequence:
+        """Merge equal neighbours among frames of `frame_seconds` each; nothing lasts beyond `duration` seconds."""
+        values = np.array(chords, np.int8).reshape(-1, 2)
+        first = np.flatnonzero([i == 0 or chords[i] != chords[i - 1] for i in range(len(chords))])
+        start = first * frame_seconds
+        end = np.minimum(np.append(start[1:], len(chords) * frame_seconds), duration)
+        intervals = np.stack([start, end], axis=1).astype(np.float32)
+        heard = intervals[:, 1] > intervals[:, 0]
+        return cls(intervals[heard], values[first[heard], 0], values[first[heard], 1])
+
+    @property
+    def labels(self) -> list[str]:
+        """Harte labels, one a chord."""
+        return [chord_label(int(r), int(q)) for r, q in zip(self.root, self.quality, strict=True)]
+
+    def transpose(self, semitones: int) -> ChordSequence:
+        """The same chords `semitones` higher; N and X stay."""
+        root = np.where(self.root >= 0, (self.root.astype(int) + semitones) % 12, self.root)
+        return ChordSequence(self.intervals, root.astype(np.int8), self.quality)
+
+    def normalise(self, key: Key | None) -> ChordSequence:
+        """Transpose to C major or A minor (paper III-A2); without a key nothing moves."""
+        if key is None:
+            return self
+        return self.transpose(-key.tonic if key.mode == "major" else 9 - key.tonic)

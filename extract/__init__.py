@@ -1,0 +1,1 @@
+"""Audio to features: MERT embeddings, chords and key."""

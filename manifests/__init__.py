@@ -1,0 +1,1 @@
+"""Data sets: official files to a table of tracks, splits and labels."""

@@ -1,0 +1,79 @@
+"""A data set as a table of tracks: where the audio is, which split, which labels.
+
+Valence and arousal are always on 1-9 here; readers map other scales.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class ValenceArousal:
+    """A point of the circumplex model, both axes on 1-9 (paper section IV-A)."""
+
+    valence: float
+    arousal: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("valence", self.valence), ("arousal", self.arousal)):
+            if not 1 <= value <= 9:  # also refuses NaN
+                raise ValueError(f"{name} {value} is not on the scale 1-9")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One track of a data set.
+
+    Attributes:
+        track_id: unique in its data set.
+        audio_path: where the audio should be; it may be missing.
+        split: None for a track in no split.
+        tags: mood tags, a subset of the manifest's `tag_names`; None where the set has none.
+        valence_arousal: None where unlabelled.
+        clip_group: equal for tracks that hold the same clip, across data sets too; never a bare id.
+        artist: "" where unknown.
+    """
+
+    track_id: str
+    audio_path: Path
+    split: Split | None = None
+    tags: frozenset[str] | None = None
+    valence_arousal: ValenceArousal | None = None
+    clip_group: str = ""
+    artist: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set: its tracks and what is known of their labels.
+
+    Attributes:
+        name: such as "mtg-jamendo".
+        letter: the paper's letter (J, D, E, P), or "" for a user's own.
+        tracks: in the order of the official file.
+        tag_names: the tags' column order; empty for a set without tags.
+        provenance: a sentence on the source of labels and splits, printed in reports.
+        notes: a line each on what a user should know (songs without labels, ...).
+    """
+
+    name: str
+    letter: str
+    tracks: tuple[Track, ...]
+    tag_names: tuple[str, ...] = ()
+    provenance: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        ids = [track.track_id for track in self.tracks]
+        if len(set(ids)) != len(ids):
+            twice = next(track_id for track_id in ids if ids.count(track_id) > 1)
+            raise ValueError(f"data set {self.name!r}: track id {twice!r} stands twice")
+        unknown = {tag for track in self.tracks for tag in track.tags or ()} - set(self.tag_names)
+        if unknown:
+            raise ValueError(f"data set {self.name!r}: tags {sorted(unknown)[:3]} are not among its tag names")

@@ -1,0 +1,1 @@
+"""Caches to models and reports. Never imports audio or encoder libraries."""
