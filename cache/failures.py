@@ -17,7 +17,7 @@ class Failure:
     Attributes:
         track_id: the track.
         path: its audio file.
-        stage: "decode", "features" or "worker".
+        stage: "audio" (it cannot be used) or "features" (something else went wrong).
         reason: one line.
         audio_bytes: size of the file that failed; another size is another file, worth another attempt.
     """

@@ -119,6 +119,12 @@ class FeatureCache:
         return self.config.layers
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        """Split of each track of `track_ids`; "" for one in no split, or no longer in the manifest."""
+        split = dict(zip(self.labels.track_ids, self.labels.splits, strict=True))
+        return tuple(split.get(track_id, "") for track_id in self.track_ids)
+
+    @property
     def n_segments(self) -> int:
         """Segments of all tracks together."""
         return int(self._index["segments"].sum())

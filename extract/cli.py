@@ -1,0 +1,292 @@
+"""m2e-extract: audio to cache."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from m2e.cache.console import Command, console, progress_bar
+
+if TYPE_CHECKING:
+    from m2e.cache import ExtractionConfig, TrackFeatures
+    from m2e.cache.failures import Failure
+    from m2e.extract.pipeline import Plan
+    from m2e.manifests.track import Manifest
+
+EPILOG = """\b
+Examples:
+  m2e-extract --dataset emomusic --root data/emomusic
+  m2e-extract --dataset mtg-jamendo --root /music/mtg-jamendo --jobs 16
+  m2e-extract --dataset my-songs.csv --encoder tiny --chords template
+
+\b
+Data sets: mtg-jamendo (J), deam (D), emomusic (E), pmemo (P), demo-jamendo, demo-deam,
+demo-emomusic, demo-pmemo, or a CSV of your own with the columns track_id, path and tags
+and/or valence, arousal.
+
+\b
+Interrupted? Run the same command again: it goes on where it stopped.
+Exit codes: 0 all good tracks are in; 1 none is (or --strict and some failed); 2 wrong usage;
+130 or 143 interrupted, what was done is kept.
+"""
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived; an exception, so that the open shard is sealed on the way out."""
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+@click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 110})
+@click.option("--dataset", required=True, metavar="NAME|FILE.csv", help="Which data set.")
+@click.option("--root", type=click.Path(path_type=Path), help="Its folder.  [default: $M2E_DATA/NAME or data/NAME]")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="features",
+    envvar="M2E_CACHE",
+    show_default=True,
+    show_envvar=True,
+    help="Folder of all caches; this one becomes CACHE/NAME.",
+)
+@click.option(
+    "--encoder",
+    default="MERT-v1-95M",
+    show_default=True,
+    metavar="NAME|DIR",
+    help="MERT-v1-95M, MERT-v1-330M, a folder in Hugging Face layout, or tiny (untrained, for trying out).",
+)
+@click.option("--revision", metavar="COMMIT", help="Commit of the encoder on the hub, in place of the pinned one.")
+@click.option(
+    "--chords",
+    type=click.Choice(["btc", "template"]),
+    default="btc",
+    show_default=True,
+    help="Chord recogniser: BTC with its published weights, or templates, which need none.",
+)
+@click.option(
+    "--chord-checkpoint",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="BTC's btc_model_large_voca.pt, where it cannot be downloaded.",
+)
+@click.option(
+    "--layers", default="5,6,7", show_default=True, metavar="K,K,...", help="Hidden states to store (paper: 5 and 6)."
+)
+@click.option(
+    "--tail",
+    type=click.Choice(["drop", "keep"]),
+    default="drop",
+    show_default=True,
+    help="The remainder after the last full 30 s segment; kept only from 5 s on.",
+)
+@click.option(
+    "--resampler",
+    type=click.Choice(["sinc_hann", "soxr_hq"]),
+    default="sinc_hann",
+    show_default=True,
+    help="To 24 kHz: as the released code does, or soxr.",
+)
+@click.option(
+    "--splits",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with train.txt, validation.txt, test.txt, an id a line, in place of the official or default split.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N tracks that have audio.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a core]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--retry-failed", is_flag=True, help="Try tracks again that failed before.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when a track failed or has no audio.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on standard output.")
+def main(
+    dataset: str,
+    root: Path | None,
+    cache: Path,
+    encoder: str,
+    revision: str | None,
+    chords: str,
+    chord_checkpoint: Path | None,
+    layers: str,
+    tail: Any,
+    resampler: Any,
+    splits: Path | None,
+    limit: int | None,
+    jobs: int | None,
+    device: str,
+    retry_failed: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Read a data set's audio once and write MERT embeddings of every 30 s segment, the chords and the key of each
+    track into an HDF5 cache, from which m2e-train trains without touching audio again.
+
+    A broken file is recorded and skipped.
+    """
+    from m2e import manifests
+    from m2e.cache import ExtractionConfig, FeatureWriter
+    from m2e.extract.chords import recogniser_revision
+    from m2e.extract.encoders import find_encoder
+    from m2e.extract.pipeline import make_plan, save_labels
+
+    manifest = manifests.load(dataset, root, splits)
+    for note in manifest.notes:
+        console.print(f"[yellow]note[/] {note}", soft_wrap=True)
+    source = find_encoder(encoder, revision)
+    if source.name == "tiny":
+        console.print("[yellow]note[/] the tiny encoder is untrained: good for trying out, not for results")
+    config = ExtractionConfig(
+        encoder=source.name,
+        encoder_revision=source.revision,
+        layers=_parse_layers(layers),
+        tail=tail,
+        resampler=resampler,
+        chords=chords,
+        chords_revision=recogniser_revision(chords, chord_checkpoint),
+    )
+    folder = cache / manifest.name
+    _note_other_settings(folder, config)
+    started = time.monotonic()
+    tally: dict[str, int] = {"new": 0, "failed": 0}
+    interrupted = 0
+    previous = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        with FeatureWriter(folder, config) as writer:
+            save_labels(manifest, folder)
+            plan = make_plan(manifest, writer, config, limit, retry_failed)
+            _announce(manifest, plan)
+            if plan.todo:
+                _extract(plan, source, config, writer, chord_checkpoint, jobs, device, tally)
+    except KeyboardInterrupt:
+        interrupted = 130
+    except _Terminated:
+        interrupted = 143
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if interrupted:
+        console.print(f"interrupted: {tally['new']} new tracks are kept. Run the same command to go on.")
+        raise SystemExit(interrupted)
+    _finish(manifest, plan, folder, tally, time.monotonic() - started, strict, as_json)
+
+
+def _parse_layers(text: str) -> tuple[int, ...]:
+    try:
+        layers = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        layers = ()
+    if not layers or layers[0] < 0 or layers[-1] == 0:
+        raise click.BadParameter(
+            f"{text!r} is not a list such as 5,6,7 (0 is the input of block 1)", param_hint="--layers"
+        )
+    return layers
+
+
+def _note_other_settings(folder: Path, config: ExtractionConfig) -> None:
+    from m2e.cache import ExtractionConfig
+    from m2e.cache.writer import CONFIG_FILE, features_folder
+
+    for path in sorted(folder.glob(f"features-*/{CONFIG_FILE}")):
+        if path.parent != features_folder(folder, config):
+            other = ExtractionConfig.from_json(path.read_text(encoding="utf-8"))
+            differs = "; ".join(config.differences(other))
+            console.print(
+                f"[yellow]note[/] {path.parent} has features of other settings ({differs}); these go beside them",
+                soft_wrap=True,
+            )
+
+
+def _announce(manifest: Manifest, plan: Plan) -> None:
+    n = len(manifest.tracks)
+    console.print(
+        f"{manifest.name}: {n} tracks, {len(plan.done)} in the cache, {len(plan.todo)} to do"
+        + (f", {len(plan.missing)} without audio" if plan.missing else "")
+        + (f", {len(plan.failed)} failed before (--retry-failed tries them again)" if plan.failed else ""),
+        soft_wrap=True,
+    )
+    if plan.missing and not plan.todo and not plan.done:
+        first = next(track.audio_path for track in manifest.tracks if track.track_id == plan.missing[0])
+        console.print(f"  the first missing file is {first}", soft_wrap=True)
+    if plan.changed:
+        console.print(
+            f"[yellow]note[/] the audio of {len(plan.changed)} tracks changed since it was extracted (first: "
+            f"{plan.changed[0]}); the cache keeps the old features. To redo them, extract into another --cache",
+            soft_wrap=True,
+        )
+
+
+def _extract(
+    plan: Plan,
+    source: Any,
+    config: ExtractionConfig,
+    writer: Any,
+    chord_checkpoint: Path | None,
+    jobs: int | None,
+    device: str,
+    tally: dict[str, int],
+) -> None:
+    from joblib import cpu_count
+
+    from m2e.cache.failures import Failure
+    from m2e.extract.encoders import fetch_encoder
+    from m2e.extract.pipeline import run
+    from m2e.extract.track import Models, load_models
+
+    fetched = fetch_encoder(source)
+    models = Models(config, fetched.folder, chord_checkpoint, _choose_device(device))  # type: ignore[arg-type]
+    processes = 1 if models.device == "cuda" else min(jobs or cpu_count(), len(plan.todo))
+    load_models(models)  # a bad checkpoint is one line here, not a failure a track
+    with progress_bar("tracks") as progress:
+        task = progress.add_task("extracting", total=len(plan.todo), rate=0.0)
+        started = time.monotonic()
+
+        def report(result: TrackFeatures | Failure) -> None:
+            if isinstance(result, Failure):
+                tally["failed"] += 1
+                console.print(f"[red]failed[/] {result.track_id}: {result.reason}", soft_wrap=True)
+            else:
+                tally["new"] += 1
+            done = tally["new"] + tally["failed"]
+            progress.update(task, advance=1, rate=done / (time.monotonic() - started))
+
+        run(plan, models, writer, processes, report)
+
+
+def _choose_device(device: str) -> str:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.BadParameter("this machine has no CUDA device; use --device cpu", param_hint="--device")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _finish(
+    manifest: Manifest, plan: Plan, folder: Path, tally: dict[str, int], seconds: float, strict: bool, as_json: bool
+) -> None:
+    kept = len(plan.done) + tally["new"]
+    failed = len(plan.failed) + tally["failed"]
+    if as_json:
+        summary = {
+            "dataset": manifest.name,
+            "cache": str(folder),
+            "tracks": len(manifest.tracks),
+            "kept": kept,
+            "new": tally["new"],
+            "failed": failed,
+            "missing": len(plan.missing),
+            "seconds": round(seconds, 3),
+        }
+        click.echo(json.dumps(summary))
+    console.print(
+        f"{manifest.name}: {kept} of {len(manifest.tracks)} tracks are in {folder} "
+        f"({tally['new']} new, {failed} failed, {len(plan.missing)} without audio). "
+        + (f"Next: m2e-train --datasets {manifest.letter or manifest.name} --cache {folder.parent}" if kept else ""),
+        soft_wrap=True,
+    )
+    if not kept or (strict and (failed or plan.missing)):
+        raise SystemExit(1)

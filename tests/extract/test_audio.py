@@ -1,0 +1,123 @@
+"""Decoding, mixing down, resampling and cutting."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from m2e.cache import DataError
+from m2e.extract.audio import load_audio, resample_sinc, resample_soxr, split_segments
+
+
+def tone(rate: int, seconds: float = 1.0, hz: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_format_gives_the_wave_that_was_written(tmp_path: Path, form: str, channels: int) -> None:
+    wave = tone(44_100)
+    soundfile.write(tmp_path / f"a.{form}", np.stack([wave] * channels, axis=1), 44_100)
+    audio = load_audio(tmp_path / f"a.{form}")
+    assert audio.rate == 44_100
+    assert abs(audio.duration - 1) < 0.06  # mp3 may pad by a frame or two
+    middle = slice(10_000, 30_000)
+    # Lossy coders may shift by their own delay: compare the spectra.
+    spectra = [np.abs(np.fft.rfft(values[middle])) for values in (audio.wave, wave)]
+    assert np.abs(spectra[0] - spectra[1]).max() < 0.05 * spectra[1].max()
+    assert len(audio.sha256) == 32
+    assert audio.file_bytes == (tmp_path / f"a.{form}").stat().st_size
+
+
+@pytest.mark.parametrize("form", ["mov", "adts"])
+def test_what_soundfile_refuses_is_decoded_all_the_same(tmp_path: Path, form: str) -> None:
+    import av
+
+    path = tmp_path / {"mov": "a.m4a", "adts": "a.aac"}[form]
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream("aac", rate=44_100)
+        frame = av.AudioFrame.from_ndarray(tone(44_100)[None], format="fltp", layout="mono")
+        frame.rate = 44_100
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    audio = load_audio(path)
+    assert audio.rate == 44_100
+    assert 0.9 < audio.duration < 1.2
+    assert abs(np.argmax(np.abs(np.fft.rfft(audio.wave[: 44_100 // 2]))) * 2 - 440) <= 2
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left, right = tone(8000), tone(8000, hz=300)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 8000, subtype="FLOAT")
+    np.testing.assert_allclose(load_audio(tmp_path / "a.wav").wave, (left + right) / 2, atol=1e-7)
+    soundfile.write(tmp_path / "b.wav", np.stack([left, right, left], axis=1), 8000, subtype="FLOAT")
+    np.testing.assert_allclose(load_audio(tmp_path / "b.wav").wave, (2 * left + right) / 3, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "is empty"), (b"this is a text, not music\n" * 50, "cannot be decoded"), (b"\xff\xfb\x90\x00", "cannot be")],
+)
+def test_files_that_are_no_audio_are_one_line(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=says) as error:
+        load_audio(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_short_and_non_finite_audio_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        load_audio(tmp_path / "none.wav")
+    soundfile.write(tmp_path / "short.wav", tone(8000, 0.01), 8000)
+    with pytest.raises(DataError, match=r"0\.010 s long"):
+        load_audio(tmp_path / "short.wav")
+    soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan, np.float32), 8000, subtype="FLOAT")
+    with pytest.raises(DataError, match="not numbers"):
+        load_audio(tmp_path / "nan.wav")
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100, 48_000])
+def test_sinc_resampling_equals_the_definition(rate: int) -> None:
+    """Against a direct, unrolled evaluation of the interpolation sum in float64."""
+    wave = np.random.default_rng(0).normal(size=700).astype(np.float32)
+    out = resample_sinc(wave, rate, 24_000)
+    assert len(out) == math.ceil(700 * 24_000 / rate)
+    common = math.gcd(rate, 24_000)
+    step, phases = rate // common, 24_000 // common
+    cutoff = min(step, phases) * 0.99 / step  # in cycles of the input's Nyquist band
+    for i in [0, 1, 7, len(out) // 2, len(out) - 1]:
+        t = (np.arange(700) - i * rate / 24_000) * cutoff
+        inside = np.abs(t) < 6
+        weights = np.where(inside, np.sinc(t) * np.cos(np.pi * np.clip(t, -6, 6) / 12) ** 2 * cutoff, 0)
+        assert out[i] == pytest.approx(float(weights @ wave), abs=1e-5)
+
+
+@pytest.mark.parametrize("resample", [resample_sinc, resample_soxr])
+def test_resampling_keeps_a_tone_and_long_waves_have_no_seams(resample) -> None:  # type: ignore[no-untyped-def]
+    out = resample(tone(44_100, 200), 44_100, 24_000)
+    expected = tone(24_000, 200)
+    assert len(out) == len(expected)
+    np.testing.assert_allclose(out[500:-500], expected[500:-500], atol=5e-4)
+    assert resample(expected, 24_000, 24_000) is expected
+
+
+@pytest.mark.parametrize(
+    ("samples", "tail", "lengths"),
+    [
+        (250, "drop", [100, 100]),
+        (250, "keep", [100, 100, 50]),
+        (219, "keep", [100, 100]),
+        (220, "keep", [100, 100, 20]),
+        (200, "keep", [100, 100]),
+        (60, "drop", [60]),
+        (3, "keep", [3]),
+    ],
+)
+def test_segments(samples: int, tail: str, lengths: list[int]) -> None:
+    wave = np.arange(samples, dtype=np.float32)
+    segments = split_segments(wave, 100, tail, 20)
+    assert [len(segment) for segment in segments] == lengths
+    np.testing.assert_array_equal(np.concatenate(segments), wave[: sum(lengths)])
