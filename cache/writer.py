@@ -30,17 +30,11 @@ class FeatureWriter:
     """
 
     def __init__(self, folder: Path, config: ExtractionConfig) -> None:
-        """`folder` is the data set's cache folder; it is made where missing.
-
-        Raises:
-            DataError: it cannot be written.
-        """
+        """`folder` is the data set's cache folder; what it needs is made when the first shard is sealed."""
         self.folder = features_folder(folder, config)
         self._config = config
         self._waiting: list[TrackFeatures] = []
         self._since = 0.0
-        if not (self.folder / CONFIG_FILE).exists():
-            write_atomically(self.folder / CONFIG_FILE, config.to_json().encode())
         remove_stale_temporaries(self.folder)
 
     def add(self, track: TrackFeatures) -> None:
@@ -55,8 +49,15 @@ class FeatureWriter:
             self.seal()
 
     def seal(self) -> None:
-        """Commit the tracks that wait."""
+        """Commit the tracks that wait.
+
+        Raises:
+            DataError: the disk is full or the folder cannot be written; the tracks still wait.
+        """
         if self._waiting:
+            # Here, not earlier: a run that never gets to a track must not leave settings without features behind.
+            if not (self.folder / CONFIG_FILE).exists():
+                write_atomically(self.folder / CONFIG_FILE, self._config.to_json().encode())
             image = shard_image(self._waiting, self._config)
             write_atomically(self.folder / shard_name(image), image)
             self._waiting = []

@@ -237,6 +237,8 @@ def _extract(
     from m2e.extract.pipeline import run
     from m2e.extract.track import Models, load_models
 
+    if source.folder is None:
+        console.print(f"looking for {source.name} (revision {source.revision[:8]}) in the local cache, then on the hub")
     fetched = fetch_encoder(source)
     models = Models(config, fetched.folder, chord_checkpoint, _choose_device(device))  # type: ignore[arg-type]
     processes = 1 if models.device == "cuda" else min(jobs or cpu_count(), len(plan.todo))

@@ -119,7 +119,9 @@ def fetch_encoder(source: EncoderSource) -> EncoderSource:
         raise AssertionError(f"{source.name} has no files on the hub")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils.logging import set_verbosity_error
 
+    set_verbosity_error()  # its retries would bury the one line that says what to do
     try:
         for name in (CONFIG, PREPROCESSOR):
             hf_hub_download(known.repository, name, revision=source.revision)
@@ -128,8 +130,8 @@ def fetch_encoder(source: EncoderSource) -> EncoderSource:
         files = f"{CONFIG} {PREPROCESSOR} {WEIGHTS[1]}"
         raise DataError(
             f"cannot fetch {known.repository} from the hub ({error.__class__.__name__}). Where there is a network run "
-            f"`hf download {known.repository} {files} --revision {source.revision} --local-dir {source.name}`, bring "
-            f"the folder here and pass --encoder {source.name}; {TRY_OUT}"
+            f"`hf download {known.repository} {files} --revision {source.revision} --local-dir weights/{source.name}`, "
+            f"bring the folder here and pass --encoder weights/{source.name}; {TRY_OUT}"
         ) from error
     if source.revision == known.revision and not _sha256(weights).startswith(known.sha256):
         raise DataError(

@@ -5,6 +5,7 @@ Valence and arousal are always on 1-9 here; readers map other scales.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -58,7 +59,7 @@ class Manifest:
         letter: the paper's letter (J, D, E, P), or "" for a user's own.
         tracks: in the order of the official file.
         tag_names: the tags' column order; empty for a set without tags.
-        provenance: a sentence on the source of labels and splits, printed in reports.
+        provenance: a sentence on the source of labels and splits, printed in reports: "<labels>; splits: <splits>".
         notes: a line each on what a user should know (songs without labels, ...).
     """
 
@@ -72,7 +73,7 @@ class Manifest:
     def __post_init__(self) -> None:
         ids = [track.track_id for track in self.tracks]
         if len(set(ids)) != len(ids):
-            twice = next(track_id for track_id in ids if ids.count(track_id) > 1)
+            twice, _ = Counter(ids).most_common(1)[0]
             raise ValueError(f"data set {self.name!r}: track id {twice!r} stands twice")
         unknown = {tag for track in self.tracks for tag in track.tags or ()} - set(self.tag_names)
         if unknown:

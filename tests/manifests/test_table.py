@@ -1,0 +1,153 @@
+"""A user's own CSV, and how `load` tells it from a registered name."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.official import WRITERS
+
+from m2e.cache.errors import DataError
+from m2e.manifests import Track, ValenceArousal, load
+from m2e.manifests.splits import hash_split
+
+HEADER = "track_id,path,split,tags,valence,arousal,clip_group,artist\n"
+
+
+def own(folder: Path, text: str) -> str:
+    path = folder / "own.csv"
+    path.write_bytes(text.encode())
+    return str(path)
+
+
+def test_all_columns(tmp_path: Path) -> None:
+    rows = "a,x/a.wav,train,sad; happy;,1,9,mediaeval/2,Beyoncé\nb,b.wav,,,,,,\n"
+    manifest = load(own(tmp_path, HEADER + rows))
+    assert (manifest.name, manifest.letter, manifest.tag_names) == ("own", "", ("happy", "sad"))
+    assert manifest.tracks == (
+        Track(
+            "a",
+            tmp_path / "x/a.wav",
+            "train",
+            frozenset({"happy", "sad"}),
+            ValenceArousal(1, 9),
+            "mediaeval/2",
+            "Beyoncé",
+        ),
+        Track("b", tmp_path / "b.wav", None, frozenset(), None, "own/b", ""),
+    )
+    assert manifest.provenance == "labels from own.csv; splits: column split of own.csv"
+    assert manifest.notes == ("1 of 2 tracks have no valence and arousal",)
+
+
+def test_fewest_columns_in_any_order_with_spaces_and_a_byte_order_mark(tmp_path: Path) -> None:
+    manifest = load(own(tmp_path, "\ufeffTitle, tags ,path,track_id\r\n\r\nx, loud ,1.mp3,1\r\n,,,\r\n"))
+    (track,) = manifest.tracks
+    assert track == Track("1", tmp_path / "1.mp3", hash_split("own/1"), frozenset({"loud"}), None, "own/1")
+    assert manifest.notes == ("columns not used: Title",)
+    assert "hash" in manifest.provenance
+
+
+def test_paths_are_relative_to_the_root(tmp_path: Path) -> None:
+    file = own(tmp_path, "track_id,path,tags\n1,sub/../1.wav,x\n")
+    root = tmp_path / "audio"
+    root.mkdir()
+    assert load(file, root).tracks[0].audio_path == root / "sub/../1.wav"
+    with pytest.raises(DataError, match=r"none: no such folder; the paths in own.csv are relative to it"):
+        load(file, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "path", ["../1.wav", "/etc/passwd", "sub/../../1.wav", "../../etc/passwd", "", ".", "out/1.wav"]
+)
+def test_paths_that_leave_the_root(path: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "out").symlink_to(tmp_path)
+    with pytest.raises(DataError, match=r"own.csv: row 3: path .* is not a path inside"):
+        load(own(root, f"track_id,path,tags\n1,1.wav,x\n2,{path},x\n"))
+
+
+def test_absolute_path_even_inside_the_root(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 2: path .* is not a path inside"):
+        load(own(tmp_path, f"track_id,path,tags\n1,{tmp_path / '1.wav'},x\n"))
+
+
+def test_path_through_a_loop_of_links(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=r"row 2: path 'loop/1.wav' cannot be followed"):
+        load(own(tmp_path, "track_id,path,tags\n1,loop/1.wav,x\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("track_id,tags\n1,x\n", r"lacks the columns \['path'\]; it needs \['track_id', 'path'\] and has"),
+        ("track_id,path\n1,1.wav\n", "needs the columns track_id, path, and tags, or .*; it has track_id, path"),
+        ("track_id,path,valence\n1,1.wav,3\n", "or valence and arousal, or all three; it has track_id, path, valence"),
+        ("track_id,path,tags\n1,1.wav,x\n1,2.wav,x\n", "row 3: track_id '1' stands already at .*row 2"),
+        ("track_id,path,tags\n1,1.wav,;\n", "no track has a tag, or valence and arousal"),
+        ("track_id,path,valence,arousal\n1,1.wav,3,\n", "row 2: arousal '' is not a number from 1 to 9"),
+        ("track_id,path,valence,arousal\n1,1.wav,0,5\n", "row 2: valence '0' is not a number from 1 to 9"),
+        ("track_id,path,tags,split\n1,1.wav,x,dev\n", "row 2: split 'dev' is not one of train, validation, test"),
+        ("track_id,path,tags\n,1.wav,x\n", "row 2: track id '' must be"),
+        (f"track_id,path,tags\n{'é' * 40},1.wav,x\n", "row 2: track id .* must be"),
+        ('track_id,path,tags\n"a\tb",1.wav,x\n', "row 2: track_id .* holds control characters"),
+        ('track_id,path,tags\na,"1\x1b.wav",x\n', "row 2: path .* holds control characters"),
+        ("track_id,path,tags,tags\n1,1.wav,x,y\n", r"more than one column \['tags'\]"),
+        ("track_id,path,tags\n1,1.wav\n", "row 2 has 2 cells, the header 3"),
+        ("track_id,path,tags\n1,1.wav,x,y\n", "is no CSV file"),
+        ('track_id,path,tags\n1,1.wav,"x\n', "is no CSV file"),
+        (f'track_id,path,tags\n1,1.wav,"{"x" * 200_000}"\n', "is no CSV file"),
+        ("track_id,path,tags\n1,1\0.wav,x\n", "holds a NUL byte"),
+        ("", "own.csv: is empty"),
+    ],
+)
+def test_bad_tables(text: str, line: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=line) as caught:
+        load(own(tmp_path, text))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_file_that_is_missing_or_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"own.csv: no such file"):
+        load(str(tmp_path / "none" / "own.csv"))
+    (tmp_path / "own.csv").write_bytes("track_id,path,tags\n1,é.wav,x\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"own.csv: byte 21 is not UTF-8"):
+        load(str(tmp_path / "own.csv"))
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match=r"folder.csv: no such file"):
+        load(str(tmp_path / "folder.csv"))
+
+
+@pytest.mark.parametrize("name", ["deam.csv", "..csv"])
+def test_file_names_that_cannot_name_a_data_set(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("track_id,path,tags\n1,1.wav,x\n")
+    with pytest.raises(DataError, match="rename the file"):
+        load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(("name", "near"), [("jamendo", "mtg-jamendo"), ("DEAM", "deam"), ("emo-music", "emomusic")])
+def test_unknown_name_suggests_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(DataError, match=f"did you mean {near}.*there are mtg-jamendo, deam, emomusic, pmemo, .*\\.csv"):
+        load(name)
+
+
+def test_unknown_name_that_is_near_to_none() -> None:
+    with pytest.raises(DataError, match="no data set is called 'xyz': there are"):
+        load("xyz")
+
+
+def test_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2E_DATA", str(tmp_path))
+    WRITERS["deam"](tmp_path / "deam")
+    assert load("deam") == load("deam", tmp_path / "deam")
+    monkeypatch.delenv("M2E_DATA")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"^data.deam: no such folder"):
+        load("deam")
+
+
+def test_the_registry_is_listed_without_pandas() -> None:
+    code = "import sys, m2e.manifests as m; assert len(m.DATASETS) == 8; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
