@@ -235,14 +235,13 @@ def _extract(
     from m2e.cache.failures import Failure
     from m2e.extract.encoders import fetch_encoder
     from m2e.extract.pipeline import run
-    from m2e.extract.track import Models, load_models
+    from m2e.extract.track import Models
 
     if source.folder is None:
         console.print(f"looking for {source.name} (revision {source.revision[:8]}) in the local cache, then on the hub")
     fetched = fetch_encoder(source)
     models = Models(config, fetched.folder, chord_checkpoint, _choose_device(device))  # type: ignore[arg-type]
     processes = 1 if models.device == "cuda" else min(jobs or cpu_count(), len(plan.todo))
-    load_models(models)  # a bad checkpoint is one line here, not a failure a track
     with progress_bar("tracks") as progress:
         task = progress.add_task("extracting", total=len(plan.todo), rate=0.0)
         started = time.monotonic()

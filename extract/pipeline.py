@@ -16,7 +16,7 @@ import numpy as np
 from m2e.cache import DataError, ExtractionConfig, FeatureWriter, Labels, TrackFeatures, write_labels
 from m2e.cache.failures import Failure, read_failures, record_failure
 from m2e.cache.reader import scan
-from m2e.extract.track import Models, extract_track
+from m2e.extract.track import Models, extract_track, load_models
 from m2e.manifests.track import Manifest, Track
 
 
@@ -119,7 +119,8 @@ def save_labels(manifest: Manifest, folder: Path) -> None:
 
 
 def _attempt(track_id: str, path: Path, size: int, models: Models) -> TrackFeatures | Failure:
-    """A track's features, or why there are none: one broken track never stops a run."""
+    """A track's features, or why there are none: one broken track never stops a run, an unusable model does."""
+    load_models(models)
     try:
         return extract_track(track_id, path, models)
     except DataError as error:
@@ -166,7 +167,7 @@ def run(
         report: called after each track.
 
     Raises:
-        DataError: the disk is full, or a worker was killed.
+        DataError: a model cannot be loaded, the disk is full, or a worker was killed.
     """
     with closing(_results(plan, models, jobs)) as results:
         for result in results:

@@ -39,9 +39,11 @@ def load_models(models: Models) -> tuple[Encoder, ChordRecogniser]:
         DataError: a checkpoint is not usable.
     """
     import torch
+    from threadpoolctl import threadpool_limits
 
-    if models.device == "cpu":
-        torch.set_num_threads(1)  # processes, not threads, use the cores: two of one beat one of two
+    # Processes, not threads, use the cores: two of one beat one of two, and a sum's order never varies.
+    torch.set_num_threads(1)
+    threadpool_limits(1)
     encoder = load_encoder(models.encoder_folder, models.config.layers, models.device)
     return encoder, load_recogniser(models.config.chords, models.chord_checkpoint)
 

@@ -1,0 +1,222 @@
+"""m2e-extract as a user runs it: what it keeps, skips, resumes and says."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from support.music import write_songs
+from support.official import write_emomusic
+
+from m2e.cache import FeatureCache
+from m2e.cache.failures import read_failures
+from m2e.extract.cli import main
+
+TRY_OUT = ["--encoder", "tiny", "--chords", "template", "--device", "cpu"]
+
+
+def extract(dataset: Path | str, cache: Path, *options: str, jobs: int = 1) -> Result:
+    arguments = ["--dataset", str(dataset), "--cache", str(cache), *TRY_OUT, "--jobs", str(jobs), "--json", *options]
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def shards(cache: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in cache.glob("songs/features-*/shard-*.h5")}
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, object]]:
+    """(table, cache, summary) of six songs and five broken ones, with two processes."""
+    folder = tmp_path_factory.mktemp("songs")
+    table = write_songs(folder, 6)
+    (folder / "text.mp3").write_text("this is not music\n" * 100)
+    (folder / "empty.wav").touch()
+    (folder / "long.flac").write_bytes((folder / "1.flac").read_bytes()[:3000])
+    import soundfile
+
+    soundfile.write(folder / "short.wav", np.zeros(220), 22_050)
+    with table.open("a") as file:
+        for name in ("text.mp3", "empty.wav", "short.wav", "long.flac", "nowhere.mp3"):
+            file.write(f"{name},{name},5,5\n")
+    result = extract(table, folder / "cache", jobs=2)
+    assert result.exit_code == 0, result.output
+    return table, folder / "cache", json.loads(result.stdout)
+
+
+def test_good_tracks_are_in_and_broken_ones_are_counted(
+    extracted: tuple[Path, Path, dict[str, object]],
+) -> None:
+    _, cache, summary = extracted
+    assert summary["tracks"] == 11
+    assert summary["missing"] == 1
+    kept = FeatureCache.open(cache / "songs")
+    failures = read_failures(next((cache / "songs").glob("features-*")), kept.track_ids)
+    assert set(kept.track_ids) | set(failures) == {*(f"song{i:02d}" for i in range(6)), *failures}
+    assert (
+        {"text.mp3", "empty.wav", "short.wav"} <= set(failures) <= {"text.mp3", "empty.wav", "short.wav", "long.flac"}
+    )
+    assert summary["kept"] == len(kept.track_ids)
+    assert summary["failed"] == len(failures)
+    assert all("\n" not in failure.reason for failure in failures.values())
+
+
+def test_the_cache_holds_what_the_manifest_and_the_audio_say(
+    extracted: tuple[Path, Path, dict[str, object]],
+) -> None:
+    _, cache, _ = extracted
+    kept = FeatureCache.open(cache / "songs")
+    assert kept.layers == (5, 6, 7)
+    assert kept.embeddings("song00").shape == (1, 3, 96)
+    for i in range(6):
+        row = kept.labels.track_ids.index(f"song{i:02d}")
+        assert kept.labels.valence_arousal[row].tolist() == [1 + i % 9, 9 - i % 9]
+        assert kept.chords(f"song{i:02d}").intervals[-1, 1] <= 2.2
+    assert not np.allclose(kept.embeddings("song00"), kept.embeddings("song05"))
+
+
+def test_a_second_run_does_nothing(extracted: tuple[Path, Path, dict[str, object]]) -> None:
+    table, cache, summary = extracted
+    before = shards(cache)
+    again = json.loads(extract(table, cache).stdout)
+    assert again["new"] == 0
+    assert again["kept"] == summary["kept"]
+    assert again["failed"] == summary["failed"]
+    assert shards(cache) == before
+
+
+def test_one_process_and_two_give_the_same_features(
+    extracted: tuple[Path, Path, dict[str, object]], tmp_path: Path
+) -> None:
+    table, cache, _ = extracted
+    extract(table, tmp_path, "--limit", "3")
+    one, two = FeatureCache.open(tmp_path / "songs"), FeatureCache.open(cache / "songs")
+    assert one.track_ids == ("song00", "song01", "song02")
+    for track_id in one.track_ids:
+        np.testing.assert_array_equal(one.embeddings(track_id), two.embeddings(track_id))
+        assert one.chords(track_id).labels == two.chords(track_id).labels
+        assert one.key(track_id) == two.key(track_id)
+
+
+def test_a_mended_file_is_tried_again_and_retry_failed_tries_all(tmp_path: Path) -> None:
+    table = write_songs(tmp_path, 2)
+    good = (tmp_path / "1.flac").read_bytes()
+    for name in ("0.wav", "1.flac"):
+        (tmp_path / name).write_text("broken")
+    result = extract(table, tmp_path / "cache")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["failed"] == 2
+    (tmp_path / "1.flac").write_bytes(good)
+    result = extract(table, tmp_path / "cache")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) | {"seconds": 0} == {
+        **json.loads(result.stdout), "seconds": 0, "kept": 1, "new": 1, "failed": 1
+    }  # fmt: skip
+    assert "song00" not in result.stderr  # known, not tried again
+    assert "song00" in extract(table, tmp_path / "cache", "--retry-failed").stderr
+    assert extract(table, tmp_path / "cache", "--strict").exit_code == 1
+
+
+def test_missing_audio_is_one_line_and_nothing_there_is_exit_1(tmp_path: Path) -> None:
+    write_emomusic(tmp_path / "emomusic")
+    result = extract("emomusic", tmp_path / "cache", "--root", str(tmp_path / "emomusic"))
+    assert result.exit_code == 1
+    assert "without audio" in result.stderr
+    assert "the first missing file is" in result.stderr
+    assert len(result.stderr.splitlines()) < 8
+
+
+def test_other_settings_go_beside_and_are_announced(tmp_path: Path) -> None:
+    table = write_songs(tmp_path, 1)
+    extract(table, tmp_path / "cache")
+    result = extract(table, tmp_path / "cache", "--layers", "1,2")
+    assert "features of other settings (layers: (1, 2), not (5, 6, 7))" in result.stderr
+    assert len(list((tmp_path / "cache" / "songs").glob("features-*"))) == 2
+
+
+def test_bad_usage_is_one_line(tmp_path: Path) -> None:
+    table = write_songs(tmp_path, 1)
+    for arguments, code, says in [
+        (["--dataset", "emomusik"], 1, "did you mean emomusic"),
+        (["--dataset", str(tmp_path / "none.csv")], 1, "no such file"),
+        (["--dataset", "deam", "--root", str(tmp_path / "none")], 1, "no such folder"),
+        (["--dataset", str(table), "--encoder", "tinny"], 1, "did you mean tiny"),
+        (["--dataset", str(table), "--encoder", "tiny", "--layers", "x"], 2, "5,6,7"),
+        (["--dataset", str(table), "--encoder", "tiny", "--layers", "9", "--chords", "template"], 1, "has 7 layers"),
+        (["--dataset", str(table), "--encoder", "tiny", "--chord-checkpoint", str(table)], 1, str(table)),
+        ([], 2, "--dataset"),
+    ]:
+        result = CliRunner().invoke(main, [*arguments, "--cache", str(tmp_path / "c"), "--jobs", "1"])
+        assert result.exit_code == code, result.output
+        errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        assert len(errors) == 1
+        assert says in errors[0]
+        assert "Traceback" not in result.output
+
+
+SLOW_SEALS = (
+    "import sys, m2e.cache.writer as w; w.SEAL_TRACKS = 2\n"
+    "from m2e.extract.cli import main; main()"
+)  # fmt: skip
+
+
+def start(table: Path, cache: Path, jobs: int) -> subprocess.Popen[str]:
+    """m2e-extract with shards of two tracks, in a process group of its own."""
+    arguments = ["--dataset", str(table), "--cache", str(cache), *TRY_OUT, "--jobs", str(jobs)]
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW_SEALS, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_shards(cache: Path, process: subprocess.Popen[str], n: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(shards(cache)) < n:
+        assert process.poll() is None, "it ended before it was interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "jobs"),
+    [(signal.SIGKILL, -9, 1), (signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 1)],
+)
+def test_interrupted_runs_go_on_without_redoing_committed_tracks(
+    tmp_path: Path, number: signal.Signals, code: int, jobs: int
+) -> None:
+    table = write_songs(tmp_path, 24, seconds=20)
+    cache = tmp_path / "cache"
+    process = start(table, cache, jobs)
+    wait_for_shards(cache, process, 2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    if number != signal.SIGKILL:
+        assert "Run the same command to go on" in errors
+    committed, before = len(FeatureCache.open(cache / "songs").track_ids), shards(cache)
+    assert 4 <= committed < 24
+    result = json.loads(extract(table, cache).stdout)
+    assert result["new"] == 24 - committed
+    assert result["kept"] == 24
+    assert before.items() <= shards(cache).items()
+    assert not list(cache.glob("songs/features-*/.tmp-*"))
+
+
+def test_ten_real_clips(reference: Path, tmp_path: Path) -> None:
+    options = ["--root", str(reference / "data" / "emomusic"), "--splits", str(reference / "data/splits/emomusic")]
+    result = extract("emomusic", tmp_path, *options, jobs=2)
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["kept"], summary["missing"], summary["failed"]) == (10, 734, 0)
+    assert result.stderr.count("734") == 2  # the plan and the last line, not 734 lines
+    cache = FeatureCache.open(tmp_path / "emomusic")
+    assert sorted(cache.track_ids, key=int) == ["2", "3", "4", "5", "7", "8", "10", "12", "13", "17"]
+    assert sorted(cache.splits) == ["test"] * 2 + ["train"] * 6 + ["validation"] * 2
+    labels = dict(zip(cache.labels.track_ids, cache.labels.valence_arousal.tolist(), strict=True))
+    assert labels["2"] == pytest.approx([3.0, 3.1])
+    assert cache.hours == pytest.approx(10 * 45.05 / 3600, rel=1e-3)

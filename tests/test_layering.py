@@ -1,0 +1,78 @@
+"""Who may import whom: one direction, no way back."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FREE = {"click", "numpy", "rich", "m2e"}
+# Of ours, and of the heavy ones. manifests and extract may use the cache; train must never see audio or encoders.
+ALLOWED = {
+    "cache": ({"cache"}, {"h5py"}),
+    "manifests": ({"manifests", "cache.errors", "cache.schema"}, {"pandas"}),
+    "extract": (
+        {"manifests", "cache", "extract"},
+        {"av", "huggingface_hub", "joblib", "librosa", "music21", "pooch", "safetensors", "scipy", "soundfile", "soxr", "threadpoolctl",
+         "torch", "transformers"},
+    ),
+    "train": ({"cache", "train"}, {"safetensors", "sklearn", "torch"}),
+}  # fmt: skip
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "m2e" else {node.module}
+            found |= {name for name in names if name}
+    return found
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_keep_to_the_layers(package: str) -> None:
+    ours, heavy = ALLOWED[package]
+    for path in sorted((ROOT / package).glob("**/*.py")):
+        for name in imports(path):
+            if name.startswith("m2e."):
+                below = name.removeprefix("m2e.")
+                assert any(below == layer or below.startswith(f"{layer}.") for layer in ours), f"{path}: {name}"
+            else:
+                top = name.partition(".")[0]
+                assert top in heavy | FREE | set(sys.stdlib_module_names), f"{path}: {name}"
+
+
+@pytest.mark.parametrize("command", ["extract", "train", "cache"])
+def test_help_teaches_and_is_quick(command: str) -> None:
+    code = f"from m2e.{command}.cli import main; main(['--help'])"
+    started = time.process_time()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.process_time() - started < 5
+    assert "Example" in result.stdout
+    assert f"m2e-{command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", ["extract", "train", "cache"])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    code = (
+        f"import sys, m2e.{command}.cli\n"
+        "heavy = {'torch', 'transformers', 'librosa', 'music21', 'pandas', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_trainer_never_loads_audio_or_encoder_libraries() -> None:
+    modules = [f"m2e.train.{path.stem}" for path in (ROOT / "train").glob("*.py") if path.stem != "__init__"]
+    code = (
+        f"import sys, importlib\nfor name in {modules}: importlib.import_module(name)\n"
+        "loaded = {'librosa', 'transformers', 'music21', 'pandas', 'soundfile', 'm2e.extract'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
