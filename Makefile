@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CPUS := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := install
-.PHONY: install lint types test
+.PHONY: install demo test lint types clean
 
 install: $(VENV)/.installed
 
@@ -16,6 +16,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	@touch $@
+
+# The whole job on music that the project synthesises itself: everything it makes is under demo/.
+demo: install
+	$(BIN)/python -m m2e.extract.demo --out demo/data
+	for name in jamendo deam emomusic pmemo; do \
+		$(BIN)/m2e-extract --dataset demo-$$name --root demo/data/demo-$$name --cache demo/features \
+			--encoder tiny --chords template --device cpu || exit; \
+	done
+	$(BIN)/m2e-train --datasets J,D,E,P --cache demo/features --out demo/runs/JDEP --epochs 60 --device cpu
 
 lint: install
 	$(BIN)/ruff check .
@@ -28,3 +37,6 @@ types: install
 
 test: install
 	$(BIN)/python -m pytest -n $(CPUS)
+
+clean:
+	rm -rf demo .types .mypy_cache .ruff_cache .pytest_cache
