@@ -9,8 +9,11 @@ One decode feeds both paths, each as the paper's released code reads audio:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -70,11 +73,25 @@ def load_audio(path: Path) -> Audio:
     return Audio(wave, rate, sha256, size)
 
 
+@contextlib.contextmanager
+def _quiet_codecs() -> Iterator[None]:
+    """Discard what C libraries print to stderr: mpg123 comments on odd frames in the middle of the progress bar."""
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(nowhere)
+        os.close(stderr)
+
+
 def _decode(path: Path) -> tuple[NDArray[np.float32], int]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        with _quiet_codecs(), soundfile.SoundFile(path) as file:
             # Block by block: an hour of stereo would need 1.3 GB at once.
             blocks = [_mono(block) for block in file.blocks(1 << 20, dtype="float32", always_2d=True)]
             return np.concatenate(blocks) if blocks else np.zeros(0, np.float32), int(file.samplerate)
@@ -89,7 +106,7 @@ def _decode_with_pyav(path: Path) -> tuple[NDArray[np.float32], int]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with _quiet_codecs(), av.open(str(path)) as container:
             if not container.streams.audio:
                 raise DataError("it has no audio stream")
             stream = container.streams.audio[0]
