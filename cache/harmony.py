@@ -52,10 +52,11 @@ def parse_chord_label(label: str) -> tuple[int, int]:
     """
     if label in ("N", "X"):
         return (NO_CHORD, NO_CHORD) if label == "N" else (UNKNOWN_CHORD, UNKNOWN_CHORD)
-    root, _, quality = label.partition(":")
-    if root not in PITCH_CLASSES or (quality or "maj") not in QUALITIES:
+    root, colon, quality = label.partition(":")
+    quality = quality if colon else "maj"
+    if root not in PITCH_CLASSES or quality not in QUALITIES:
         raise ValueError(f"chord label {label!r} is not in the vocabulary: N, X, or ROOT[:QUALITY] with {QUALITIES}")
-    return PITCH_CLASSES.index(root), QUALITIES.index(quality or "maj")
+    return PITCH_CLASSES.index(root), QUALITIES.index(quality)
 
 
 def pitch_classes(root: int, quality: int) -> tuple[int, ...]:
@@ -134,9 +135,10 @@ class ChordSequence:
     def from_frames(cls, chords: list[tuple[int, int]], frame_seconds: float, duration: float) -> ChordSequence:
         """Merge equal neighbours among frames of `frame_seconds` each; nothing lasts beyond `duration` seconds."""
         values = np.array(chords, np.int8).reshape(-1, 2)
+        # Each chord's first frame, and the end of all.
         first = np.flatnonzero([i == 0 or chords[i] != chords[i - 1] for i in range(len(chords))])
         start = first * frame_seconds
-        end = np.minimum(np.append(start[1:], len(chords) * frame_seconds), duration)
+        end = np.minimum(np.append(start, len(chords) * frame_seconds)[1:], duration)
         intervals = np.stack([start, end], axis=1).astype(np.float32)
         heard = intervals[:, 1] > intervals[:, 0]
         return cls(intervals[heard], values[first[heard], 0], values[first[heard], 1])

@@ -233,6 +233,7 @@ def _extract(
     from joblib import cpu_count
 
     from m2e.cache.failures import Failure
+    from m2e.extract.chords import fetch_recogniser
     from m2e.extract.encoders import fetch_encoder
     from m2e.extract.pipeline import run
     from m2e.extract.track import Models
@@ -240,7 +241,8 @@ def _extract(
     if source.folder is None:
         console.print(f"looking for {source.name} (revision {source.revision[:8]}) in the local cache, then on the hub")
     fetched = fetch_encoder(source)
-    models = Models(config, fetched.folder, chord_checkpoint, _choose_device(device))  # type: ignore[arg-type]
+    weights = fetch_recogniser(config.chords, chord_checkpoint)  # here, once, not in every worker
+    models = Models(config, fetched, weights, _choose_device(device))
     processes = 1 if models.device == "cuda" else min(jobs or cpu_count(), len(plan.todo))
     with progress_bar("tracks") as progress:
         task = progress.add_task("extracting", total=len(plan.todo), rate=0.0)

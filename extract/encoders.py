@@ -106,14 +106,14 @@ def find_encoder(name: str, revision: str | None = None) -> EncoderSource:
     return EncoderSource(folder.resolve().name, _folder_revision(folder), folder.resolve())
 
 
-def fetch_encoder(source: EncoderSource) -> EncoderSource:
-    """Make sure that the encoder's files are on this machine; downloads from the hub what is not.
+def fetch_encoder(source: EncoderSource) -> Path:
+    """The folder with the encoder's files; downloads from the hub what is not on this machine.
 
     Raises:
         DataError: the hub cannot be reached, or sends something else than expected.
     """
     if source.folder:
-        return source
+        return source.folder
     known = ENCODERS[source.name]
     if known is None:
         raise AssertionError(f"{source.name} has no files on the hub")
@@ -137,7 +137,7 @@ def fetch_encoder(source: EncoderSource) -> EncoderSource:
         raise DataError(
             f"{weights} is not the file that m2e expects (sha256 {known.sha256}...): delete it, fetch again"
         )
-    return EncoderSource(source.name, source.revision, weights.parent)
+    return weights.parent
 
 
 def _sha256(path: Path) -> str:

@@ -21,7 +21,7 @@ class Models:
     Attributes:
         config: the settings; they name the encoder and the chord recogniser.
         encoder_folder: the encoder's files.
-        chord_checkpoint: the chord recogniser's weights, None when it has none or fetches its own.
+        chord_checkpoint: the chord recogniser's weights, None when it has none.
         device: "cpu" or "cuda".
     """
 

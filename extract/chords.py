@@ -1,0 +1,69 @@
+"""Chord recognisers by name: "btc", the paper's, and "template", which needs no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2e.cache.errors import DataError
+from m2e.cache.harmony import ChordSequence
+from m2e.extract.btc_weights import official_checkpoint, weights_revision
+
+SAMPLE_RATE = 22_050
+RECOGNISERS = ("btc", "template")
+
+
+class ChordRecogniser(Protocol):
+    """Hears chords in a mono wave at 22,050 Hz [shape=(n,), n at least 1]; its name and revision go into the cache."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def revision(self) -> str: ...
+
+    def __call__(self, wave: NDArray[np.float32]) -> ChordSequence: ...
+
+
+def recogniser_revision(name: str, checkpoint: Path | None = None) -> str:
+    """The `revision` that `load_recogniser` with these arguments will have, without loading or fetching anything.
+
+    Raises:
+        DataError: no such recogniser, or its checkpoint cannot be read.
+    """
+    if name not in RECOGNISERS:
+        raise DataError(f"no chord recogniser is called {name!r}: use one of {', '.join(RECOGNISERS)}")
+    if name == "btc":
+        return weights_revision(checkpoint)
+    if checkpoint is not None:
+        raise DataError("chord recogniser 'template' has no weights: leave out --chord-checkpoint")
+    return ""
+
+
+def fetch_recogniser(name: str, checkpoint: Path | None = None) -> Path | None:
+    """The file with a recogniser's weights, None where it has none; BTC's is downloaded on first use.
+
+    Raises:
+        DataError: it cannot be downloaded, or is not the published file.
+    """
+    return checkpoint or (official_checkpoint() if name == "btc" else None)
+
+
+def load_recogniser(name: str, checkpoint: Path | None = None) -> ChordRecogniser:
+    """A recogniser ready for use; `checkpoint` as `fetch_recogniser` returns it.
+
+    Raises:
+        DataError: no such recogniser, or its weights cannot be fetched or read.
+    """
+    revision = recogniser_revision(name, checkpoint)
+    # torch and librosa are slow to import: only what is asked for is.
+    if name == "btc":
+        from m2e.extract.btc import BTCRecogniser
+
+        return BTCRecogniser(checkpoint or official_checkpoint(), revision)
+    from m2e.extract.template import TemplateRecogniser
+
+    return TemplateRecogniser()
