@@ -113,7 +113,8 @@ def _decode_with_pyav(path: Path) -> tuple[NDArray[np.float32], int]:
             rate = int(stream.rate or 0)
             planar = av.AudioResampler(format="fltp")
             frames: list[Any] = [*container.decode(stream), None]  # None flushes the resampler
-            blocks = [_mono(out.to_ndarray().T) for frame in frames for out in planar.resample(frame)]
+            decoded = (out.to_ndarray().T for frame in frames for out in planar.resample(frame))
+            blocks = [_mono(np.asarray(block, np.float32)) for block in decoded]
     except (av.FFmpegError, ValueError) as error:
         raise DataError(f"no decoder reads it ({error.__class__.__name__})") from error
     if not blocks or rate <= 0:

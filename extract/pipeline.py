@@ -6,7 +6,7 @@ bottleneck, and a worker that dies takes nothing with it but the track it was wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,9 @@ def make_plan(
     stored = {row["id"].decode(): int(row["audio_bytes"]) for row in kept}
     failures = read_failures(writer.folder, done=stored)
     todo: list[tuple[Track, int]] = []
-    done, missing, changed = [], [], []
+    done: list[str] = []
+    missing: list[str] = []
+    changed: list[str] = []
     failed: dict[str, Failure] = {}
     for track in manifest.tracks:
         if limit is not None and len(todo) + len(done) + len(failed) >= limit:
@@ -130,7 +132,7 @@ def _attempt(track_id: str, path: Path, size: int, models: Models) -> TrackFeatu
         return Failure(track_id, str(path), "features", reason, size)
 
 
-def _results(plan: Plan, models: Models, jobs: int) -> Iterator[TrackFeatures | Failure]:
+def _results(plan: Plan, models: Models, jobs: int) -> Generator[TrackFeatures | Failure]:
     """Outcomes as they come; in this process for one job, else in `jobs` processes."""
     if jobs == 1:
         for track, size in plan.todo:
