@@ -1,0 +1,151 @@
+"""The schedule, the choice of the epoch, and what a model may see."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.caches import make_cache, make_labels
+
+from m2e.cache import DataError
+from m2e.train.config import TrainConfig
+from m2e.train.data import EmotionData, load_data, open_caches
+from m2e.train.evaluate import measure, predict, validation_loss
+from m2e.train.loop import epoch_batches, train_student, train_teacher
+from m2e.train.model import EmotionModel, concatenate, padding_id
+
+SMALL = TrainConfig.preset(
+    "paper", root_dim=8, quality_dim=8, heads=2, ffn=16, hidden=32, branch_hidden=16, epochs=4, learning_rate=3e-3
+)
+CPU = torch.device("cpu")
+# As the command does: matrices this small lose by threads.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> list[EmotionData]:
+    make_cache(tmp_path / "j", make_labels("j", "J", 60, ("a", "b", "c")), signal=0.5)
+    make_cache(tmp_path / "d", make_labels("d", "D", 30), signal=0.5)
+    return load_data(open_caches(tmp_path, ["J", "D"]), SMALL, CPU)
+
+
+def sizes(config: TrainConfig, *counts: int) -> list[list[int | None]]:
+    splits = [torch.arange(count) for count in counts]
+    steps = epoch_batches(splits, config, torch.Generator().manual_seed(0))
+    return [[None if batch is None else len(batch) for batch in step] for step in steps]
+
+
+def test_a_shorter_set_runs_dry_or_starts_over() -> None:
+    stop, cycle = replace(SMALL, exhausted="stop"), replace(SMALL, exhausted="cycle")
+    assert sizes(stop, 26, 10) == [[8, 8], [8, 2], [8, None], [2, None]]
+    assert sizes(cycle, 26, 10) == [[8, 8], [8, 2], [8, 8], [2, 2]]
+
+
+def test_steps_of_the_papers_sets() -> None:
+    steps = sizes(replace(SMALL, exhausted="stop"), 9_949, 1_261, 536, 495)
+    assert len(steps) == 1_244
+    assert [sum(step[i] is not None for step in steps) for i in range(4)] == [1_244, 158, 67, 62]
+
+
+def test_a_pass_visits_every_track_once_and_passes_differ() -> None:
+    generator = torch.Generator().manual_seed(0)
+    split = torch.arange(100, 130)
+    first, second = (
+        torch.cat([batch for (batch,) in epoch_batches([split], SMALL, generator) if batch is not None])
+        for _ in range(2)
+    )
+    assert first.sort().values.equal(split)
+    assert second.sort().values.equal(split)
+    assert not first.equal(second)
+
+
+def test_each_task_keeps_its_best_epoch(sets: list[EmotionData]) -> None:
+    teachers = [train_teacher(data, SMALL).models for data in sets]
+    student = train_student(sets, teachers, replace(SMALL, epochs=12))
+    assert set(student.models) == {"tags", "valence_arousal"}
+    for data in sets:
+        (task,) = data.targets
+        losses = student.validation[task]
+        assert len(losses) == student.epochs == 12
+        assert student.best_epoch[task] == 1 + losses.index(min(losses))
+        assert validation_loss(student.models[task], data, task, SMALL) == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_validation_of_a_task_is_the_mean_over_its_sets(sets: list[EmotionData]) -> None:
+    twice = [sets[1], replace(sets[1], splits={**sets[1].splits, "validation": sets[1].splits["test"]})]
+    config = replace(SMALL, epochs=1)
+    teachers = [train_teacher(data, config).models for data in twice]
+    student = train_student(twice, teachers, config)
+    model = student.models["valence_arousal"]
+    both = [validation_loss(model, data, "valence_arousal", config) for data in twice]
+    assert student.validation["valence_arousal"] == [pytest.approx(sum(both) / 2)]
+
+
+def test_patience_stops_when_no_task_gets_better(sets: list[EmotionData]) -> None:
+    config = replace(SMALL, epochs=300, patience=3, learning_rate=0.02)
+    trained = train_teacher(sets[1], config)
+    assert trained.epochs == trained.best_epoch["valence_arousal"] + 3 < 300
+
+
+def test_without_validation_the_last_epoch_counts_and_without_test_there_is_nothing_to_measure(
+    sets: list[EmotionData],
+) -> None:
+    none = torch.zeros(0, dtype=torch.long)
+    data = replace(sets[1], splits={"train": sets[1].splits["train"], "validation": none, "test": none})
+    trained = train_teacher(data, replace(SMALL, patience=1))
+    assert trained.best_epoch == {"valence_arousal": SMALL.epochs}
+    assert trained.validation == {"valence_arousal": []}
+    assert measure(trained.models["valence_arousal"], data, "valence_arousal") is None
+
+
+def test_a_teacher_is_the_same_whatever_else_is_trained(sets: list[EmotionData]) -> None:
+    first = train_teacher(sets[1], SMALL).models["valence_arousal"]
+    train_teacher(sets[0], SMALL)
+    again = train_teacher(sets[1], SMALL).models["valence_arousal"]
+    other = train_teacher(sets[1], replace(SMALL, seed=1)).models["valence_arousal"]
+    for name, value in first.state_dict().items():
+        assert value.equal(again.state_dict()[name]), name
+    assert not first.input_proj[0].weight.equal(other.input_proj[0].weight)
+
+
+def test_distillation_pulls_the_student_to_its_teacher_and_leaves_the_teacher(sets: list[EmotionData]) -> None:
+    data = sets[0]
+    teacher = train_teacher(data, replace(SMALL, epochs=20)).models
+    before = {name: value.clone() for name, value in teacher["tags"].state_dict().items()}
+    # Labels that say the opposite, and nobody to prefer an epoch by them: only the teacher knows better.
+    opposite = replace(
+        data,
+        targets={"tags": 1 - data.targets["tags"]},
+        splits={**data.splits, "validation": torch.zeros(0, dtype=torch.long)},
+    )
+    taught = train_student([opposite], [teacher], replace(SMALL, epochs=20, kd_weight=1.0)).models["tags"]
+    assert all(value.equal(before[name]) for name, value in teacher["tags"].state_dict().items())
+    ours, theirs = (predict(model, data, "test", "tags").softmax(1) for model in (taught, teacher["tags"]))
+    assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.8
+
+
+def test_a_diverging_run_stops_with_a_line(sets: list[EmotionData]) -> None:
+    data = replace(sets[1], sums=sets[1].sums * 1e30)
+    with pytest.raises(DataError, match="no longer finite after epoch 1"):
+        train_teacher(data, SMALL)
+
+
+def test_masked_padding_changes_nothing_and_unmasked_padding_does_not_depend_on_the_batch(tmp_path: Path) -> None:
+    make_cache(tmp_path / "d", make_labels("d", "D", 10))
+    for preset in ("paper", "release"):
+        config = TrainConfig.preset(preset)
+        (data,) = load_data(open_caches(tmp_path, ["d"]), config, CPU)
+        torch.manual_seed(0)
+        model = EmotionModel(config, data.width, {"valence_arousal": 2}).eval()
+        # A track without chords and one cut short, beside a long one.
+        short = replace(data, n_chords=data.n_chords.clone(), root=data.root.clone())
+        if config.mask_padding:
+            short.n_chords[0], short.n_chords[1] = 0, 5
+            short.root[0, :], short.root[1, 5:] = padding_id(config), padding_id(config)
+        rows = torch.arange(3)
+        together = model(short.whole(rows)).of("valence_arousal")
+        parts = [short.whole(row) for row in rows.split(1)]  # type: ignore[no-untyped-call]
+        alone = torch.cat([model(part).of("valence_arousal") for part in parts])
+        torch.testing.assert_close(together, alone)
+        torch.testing.assert_close(model(concatenate(parts, padding_id(config))).of("valence_arousal"), together)
+        assert parts[0].root.shape[1] == (0 if config.mask_padding else 100)

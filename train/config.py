@@ -1,0 +1,179 @@
+"""Every choice of the training protocol, as plain fields; two presets name the paper's and the released code's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+from m2e.cache.errors import DataError
+from m2e.train.losses import KD_LOSSES, TAG_LOSSES, VA_LOSSES
+
+Task = Literal["tags", "valence_arousal"]
+TASKS: tuple[Task, ...] = get_args(Task)
+# Nothing sensible comes near; a forged config must not make us allocate without bound.
+_LARGEST = 65_536
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Model, losses and schedule (arXiv 2502.03979, sections III and IV). The defaults are preset "paper".
+
+    Attributes:
+        based_on: the preset that the values started from; every other field may differ from it.
+        layers: hidden states h[k] that make the segment feature, in this order.
+        x_chord: an unknown chord X has an id of its own, or counts as no chord N.
+        max_chords: what comes after so many chords is cut.
+        mask_padding: chords are padded to the longest of the batch with an id of their own, which attention does not
+            see. Without it they are padded with N to `max_chords`, unmasked, as the released code does.
+        root_dim, quality_dim: embedding widths; the transformer is as wide as both together.
+        transformer_layers, heads, ffn: of the chord transformer.
+        cls: the sequence's first vector is learned, or zero.
+        key: the mode as an embedding of `key_dim`, or as the number 0 or 1.
+        dropout: in the chord transformer only.
+        hidden, branch_hidden: widths of the trunk and of each branch.
+        tag_loss, va_loss, kd_loss: names in the registries of `m2e.train.losses`.
+        kd_weight: weight of the distillation loss; the task loss has the rest.
+        span: how training draws the segments that it averages, see `m2e.train.spans`.
+        exhausted: when a shorter data set's pass ends within an epoch, it stops until the next, or starts over.
+        epochs: passes over the longest data set.
+        patience: stop after so many epochs without a better validation loss of any task; 0: never.
+        batch_size: tracks of each data set in a step.
+        learning_rate: of Adam, constant.
+        seed: of everything random.
+    """
+
+    based_on: Literal["paper", "release"] = "paper"
+    layers: tuple[int, ...] = (5, 6)
+    x_chord: Literal["own", "n"] = "own"
+    max_chords: int = 512
+    mask_padding: bool = True
+    root_dim: int = 32
+    quality_dim: int = 32
+    transformer_layers: int = 2
+    heads: int = 8
+    ffn: int = 128
+    cls: Literal["learned", "zero"] = "learned"
+    key: Literal["embedding", "scalar"] = "embedding"
+    key_dim: int = 8
+    dropout: float = 0.1
+    hidden: int = 512
+    branch_hidden: int = 256
+    tag_loss: str = "weighted_bce"
+    va_loss: str = "mse"
+    kd_loss: str = "softmax_kl"
+    kd_weight: float = 0.8
+    span: Literal["paper", "uniform"] = "paper"
+    exhausted: Literal["stop", "cycle"] = "cycle"
+    epochs: int = 200
+    patience: int = 0
+    batch_size: int = 8
+    learning_rate: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, accepted in _CHOICES.items():
+            _require(getattr(self, name) in accepted, name, getattr(self, name), f"one of {', '.join(accepted)}")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            _require(_is_int(value) and 1 <= value <= _LARGEST, name, value, f"a whole number, 1 to {_LARGEST}")
+        for name in ("patience", "seed"):
+            value = getattr(self, name)
+            _require(_is_int(value) and 0 <= value < 2**63, name, value, "a whole number, 0 or more")
+        for name, most in (("kd_weight", 1.0), ("dropout", 0.9)):
+            value = getattr(self, name)
+            _require(_is_number(value) and 0 <= value <= most, name, value, f"a number, 0 to {most}")
+        rate = self.learning_rate
+        _require(_is_number(rate) and 0 < rate <= 1, "learning_rate", rate, "a number above 0, at most 1")
+        _require(isinstance(self.mask_padding, bool), "mask_padding", self.mask_padding, "true or false")
+        layers = self.layers
+        _require(
+            bool(layers) and all(_is_int(k) and k >= 0 for k in layers) and len(set(layers)) == len(layers),
+            "layers",
+            layers,
+            "distinct layer numbers, 0 or more",
+        )
+        width = self.root_dim + self.quality_dim
+        if width % self.heads or width % 2:
+            raise DataError(
+                f"training config: root_dim + quality_dim = {width} must be even and divide by {self.heads}"
+            )
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """The preset "paper" or "release", with some fields changed.
+
+        Raises:
+            DataError: no such preset or field, or a value out of range.
+        """
+        if name not in PRESETS:
+            raise DataError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
+        unknown = set(changes) - {field.name for field in fields(cls)}
+        if unknown:
+            raise DataError(f"training config: no field is called {', '.join(sorted(unknown))}")
+        return cls(**{**PRESETS[name], **changes, "based_on": name})
+
+    def to_json(self) -> str:
+        """Readable and canonical: the same choices give the same text."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: not JSON, fields are missing or unknown, or a value is out of range.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            if set(values) != {field.name for field in fields(cls)}:
+                raise ValueError(f"its fields are {', '.join(sorted(values))}")
+            return cls(**{**values, "layers": tuple(values["layers"])})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"training config is not readable by this version of m2e: {error}") from error
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "release": {
+        "layers": (6, 7),
+        "max_chords": 100,
+        "mask_padding": False,
+        "root_dim": 4,
+        "quality_dim": 4,
+        "ffn": 64,
+        "cls": "zero",
+        "key": "scalar",
+        "exhausted": "stop",
+        "epochs": 500,
+        "patience": 10,
+    },
+}
+_CHOICES = {
+    "based_on": tuple(PRESETS),
+    "x_chord": ("own", "n"),
+    "cls": ("learned", "zero"),
+    "key": ("embedding", "scalar"),
+    "tag_loss": tuple(TAG_LOSSES),
+    "va_loss": tuple(VA_LOSSES),
+    "kd_loss": tuple(KD_LOSSES),
+    "span": ("paper", "uniform"),
+    "exhausted": ("stop", "cycle"),
+}
+_COUNTS = (
+    "max_chords", "root_dim", "quality_dim", "transformer_layers", "heads", "ffn", "key_dim", "hidden", "branch_hidden",
+    "epochs", "batch_size",
+)  # fmt: skip
+
+
+def _require(right: bool, name: str, value: object, accepted: str) -> None:
+    if not right:
+        raise DataError(f"training config: {name} is {value!r}; it must be {accepted}")
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)

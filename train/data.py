@@ -1,0 +1,269 @@
+"""Caches to tensors on the device: everything that training touches, loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m2e.cache import DataError, FeatureCache, Labels, read_labels
+from m2e.cache.schema import SPLITS, ExtractionConfig
+from m2e.train.config import Task, TrainConfig
+from m2e.train.encoding import encode_harmony
+from m2e.train.model import Inputs, padding_id
+from m2e.train.paper import DATASETS
+from m2e.train.spans import prefix_sums, span_means
+
+
+@dataclass(frozen=True, eq=False)
+class EmotionData:
+    """One data set on the device; row i of every table is one track.
+
+    Attributes:
+        name, letter, provenance: of the data set, as its labels say.
+        extraction: the settings behind the features.
+        tag_names: the T tags, empty where the set has none.
+        sums, base: prefix sums of segment features and each track's first row there, see `m2e.train.spans`.
+        n_segments: of each track.
+        root, quality: ids of the first chords of each track, padded [shape=(N, L)].
+        n_chords: how many of them are the track's.
+        mode: 0 major, 1 minor.
+        targets: labels a task, tags [shape=(N, T)], valence and arousal [shape=(N, 2)]; its keys are the set's tasks.
+        tag_rate: share of positives in the train split [shape=(T,)].
+        splits: rows of each split.
+        notes: a line each on tracks that were left out and splits that are empty.
+    """
+
+    name: str
+    letter: str
+    provenance: str
+    extraction: ExtractionConfig
+    tag_names: tuple[str, ...]
+    sums: Tensor
+    base: Tensor
+    n_segments: Tensor
+    root: Tensor
+    quality: Tensor
+    n_chords: Tensor
+    mode: Tensor
+    targets: dict[Task, Tensor]
+    tag_rate: Tensor
+    splits: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Letter, or name where there is no letter."""
+        return self.letter or self.name
+
+    @property
+    def width(self) -> int:
+        """Of a feature."""
+        return self.sums.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are; the index tables `base`, `n_segments`, `n_chords`, `splits` stay on the CPU."""
+        return self.sums.device
+
+    def inputs(self, rows: Tensor, start: Tensor, stop: Tensor) -> Inputs:
+        """Model inputs of the tracks `rows`, features averaged over segments `start` to `stop` of each."""
+        # Unmasked padding is seen by the model: its length must not depend on the batch.
+        longest = int(self.n_chords[rows].max()) if self.n_chords.numel() else 0
+        there = rows.to(self.device)
+        return Inputs(
+            span_means(self.sums, self.base[rows], start, stop),
+            self.root[there, :longest].long(),
+            self.quality[there, :longest].long(),
+            self.mode[there],
+        )
+
+    def whole(self, rows: Tensor) -> Inputs:
+        """Model inputs of the tracks `rows`, features averaged over all segments."""
+        return self.inputs(rows, torch.zeros_like(rows), self.n_segments[rows])
+
+
+def open_caches(folder: Path, names: Sequence[str], features: str | None = None) -> list[FeatureCache]:
+    """The caches of the data sets `names` (letters or names, in any case) among the subfolders of `folder`.
+
+    Args:
+        features: the beginning of a fingerprint, where a data set has features of several settings.
+
+    Raises:
+        DataError: no such folder or data set, a letter that two caches have, a data set given twice, or caches made
+            with different settings.
+    """
+    if (folder / "labels.h5").exists():
+        raise DataError(f"{folder} is the cache of one data set: give the folder it is in, --cache {folder.parent}")
+    there = {path.parent: read_labels(path.parent) for path in sorted(folder.glob("*/labels.h5"))}
+    if not there:
+        raise DataError(
+            f"there are no caches in {folder}: `m2e-extract --dataset NAME --cache {folder}` makes one, "
+            "--cache points elsewhere"
+        )
+    for path, labels in there.items():
+        # They become names of folders.
+        for text in (labels.dataset, labels.letter):
+            if not text.isprintable() or {"/", "\\"} & set(text):
+                raise DataError(f"{path} names its data set {text!r}: no slashes or control characters there")
+    chosen: list[Path] = []
+    for name in names:
+        path = _find(name, there, folder)
+        if path in chosen:
+            raise DataError(f"--datasets names {there[path].dataset} twice")
+        chosen.append(path)
+    letters = [there[path].letter for path in chosen if there[path].letter]
+    if len(set(letters)) < len(letters):
+        sharing = " and ".join(there[path].dataset for path in chosen if letters.count(there[path].letter) > 1)
+        raise DataError(f"{sharing} share a letter, by which models and results are named: train them apart")
+    caches = [FeatureCache.open(path, features) for path in chosen]
+    for cache in caches[1:]:
+        differs = cache.config.differences(caches[0].config)
+        if differs:
+            raise DataError(
+                f"{cache.folder} and {caches[0].folder} were extracted with different settings ({'; '.join(differs)}): "
+                "extract both alike, or choose with --features"
+            )
+    return caches
+
+
+def _find(name: str, there: dict[Path, Labels], folder: Path) -> Path:
+    wanted = name.strip().lower()
+    found = [
+        path for path, labels in there.items() if wanted and wanted in (labels.letter.lower(), labels.dataset.lower())
+    ]
+    listed = ", ".join(" ".join(filter(None, (labels.letter, labels.dataset))) for labels in there.values())
+    if len(found) > 1:
+        where = " and ".join(path.name for path in found)
+        raise DataError(f"--datasets: {name!r} fits two caches in {folder}, {where}: give a name, or move one away")
+    if not found:
+        near = get_close_matches(wanted, [labels.dataset.lower() for labels in there.values()], n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        official = DATASETS.get(wanted.upper(), name.strip() or "NAME")
+        raise DataError(
+            f"there is no cache of {name!r} in {folder}: {guess}there are {listed}; "
+            f"`m2e-extract --dataset {official} --cache {folder}` makes it"
+        )
+    return found[0]
+
+
+def load_data(caches: Sequence[FeatureCache], config: TrainConfig, device: torch.device) -> list[EmotionData]:
+    """The data sets that can be trained together.
+
+    Raises:
+        DataError: a layer, labels or train tracks are missing, tag names or feature widths differ, or values are
+            not finite.
+    """
+    sets = [_load(cache, config, device) for cache in caches]
+    tagged = [data for data in sets if "tags" in data.targets]
+    for data in tagged[1:]:
+        if data.tag_names != tagged[0].tag_names:
+            raise DataError(f"{data.name} and {tagged[0].name} have different tags: they cannot be trained together")
+    for data in sets[1:]:
+        if data.width != sets[0].width:
+            raise DataError(f"features of {data.name} are {data.width} wide, those of {sets[0].name} {sets[0].width}")
+    return sets
+
+
+def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> EmotionData:
+    labels = cache.labels
+    missing = [layer for layer in config.layers if layer not in cache.layers]
+    if missing:
+        raise DataError(
+            f"{cache.folder} holds layers {_listed(cache.layers)}; this run needs {_listed(config.layers)}: "
+            f"extract again with --layers {_listed(sorted({*cache.layers, *missing}))}"
+        )
+    tasks = _tasks(labels)
+    if not tasks:
+        raise DataError(f"{cache.folder} has neither tags nor valence and arousal: its labels.h5 holds no labels")
+    kept, notes = _kept(cache, tasks)
+    table = cache.load([labels.track_ids[i] for i in kept])
+    layers = [cache.layers.index(layer) for layer in config.layers]
+    segments = table.embeddings[:, layers].reshape(len(table.embeddings), -1)
+    if not np.isfinite(segments).all() or (np.diff(table.first) < 1).any():
+        raise DataError(f"{cache.folder} holds tracks whose features are empty or not finite: extract again")
+    harmony = [encode_harmony(*pair, config.x_chord) for pair in zip(table.chords, table.keys, strict=True)]
+    lengths = [min(len(track.root), config.max_chords) for track in harmony]
+    if cut := sum(len(track.root) > config.max_chords for track in harmony):
+        notes.append(f"{labels.dataset}: {cut} tracks have more than {config.max_chords} chords; the rest is cut")
+    longest = max(lengths) if config.mask_padding else config.max_chords
+    root = np.full((len(kept), longest), padding_id(config), np.uint8)
+    quality = np.zeros_like(root)
+    for i, (track, length) in enumerate(zip(harmony, lengths, strict=True)):
+        root[i, :length], quality[i, :length] = track.root[:length], track.quality[:length]
+    split = np.array([labels.splits[i] for i in kept])
+    splits = {name: torch.from_numpy(np.flatnonzero(split == name)) for name in SPLITS}
+    if not len(splits["train"]):
+        raise DataError(f"{cache.folder} has no train tracks with features and labels: nothing can be learned from it")
+    if not len(splits["validation"]):
+        notes.append(f"{labels.dataset}: no validation tracks; they take no part in the choice of the epoch")
+    if not len(splits["test"]):
+        notes.append(f"{labels.dataset}: no test tracks, so no test metrics")
+    both: dict[Task, Tensor] = {
+        "tags": torch.from_numpy(labels.tags[kept].astype(np.float32)),
+        "valence_arousal": torch.from_numpy(labels.valence_arousal[kept]),
+    }
+    first = torch.from_numpy(table.first)
+    return EmotionData(
+        name=labels.dataset,
+        letter=labels.letter,
+        provenance=labels.provenance,
+        extraction=cache.config,
+        tag_names=labels.tag_names,
+        sums=torch.from_numpy(prefix_sums(segments, table.first)).to(device),
+        base=first[:-1] + torch.arange(len(kept)),
+        n_segments=first.diff(),
+        root=torch.from_numpy(root).to(device),
+        quality=torch.from_numpy(quality).to(device),
+        n_chords=torch.tensor(lengths if config.mask_padding else [longest] * len(kept)),
+        mode=torch.tensor([track.mode for track in harmony], device=device),
+        targets={task: both[task].to(device) for task in tasks},
+        tag_rate=both["tags"][splits["train"]].mean(dim=0).to(device),
+        splits=splits,
+        notes=tuple(notes),
+    )
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ",".join(str(layer) for layer in layers)
+
+
+def _tasks(labels: Labels) -> tuple[Task, ...]:
+    found: tuple[tuple[Task, bool], ...] = (
+        ("tags", bool(labels.tag_names)),
+        ("valence_arousal", not np.isnan(labels.valence_arousal).all()),
+    )
+    return tuple(task for task, there in found if there)
+
+
+def _kept(cache: FeatureCache, tasks: Sequence[Task]) -> tuple[list[int], list[str]]:
+    """Rows of the labels that have a split, features and every label; a note a reason on the others."""
+    labels = cache.labels
+    known = set(cache.track_ids)
+    rows = [i for i, split in enumerate(labels.splits) if split]
+    unsplit = len(labels.splits) - len(rows)
+    there = [i for i in rows if labels.track_ids[i] in known]
+    kept = there
+    if "valence_arousal" in tasks:
+        kept = [i for i in there if not np.isnan(labels.valence_arousal[i]).any()]
+        values = labels.valence_arousal[kept]
+        if ((values < 1) | (values > 9)).any():
+            raise DataError(
+                f"{cache.folder}: valence and arousal must be on 1-9; they reach {values.min():g} to {values.max():g}"
+            )
+    if (labels.tags > 1).any():
+        raise DataError(f"{cache.folder}: tags must be 0 or 1; labels.h5 holds {labels.tags.max()}")
+    counts = (
+        (unsplit, "are in no split"),
+        (len(rows) - len(there), "have no features"),
+        (len(there) - len(kept), "have no valence and arousal"),
+    )
+    notes = [f"{labels.dataset}: {n} of {len(labels.splits)} tracks {what} and are left out" for n, what in counts if n]
+    if not kept:
+        raise DataError(f"{cache.folder} has no tracks with a split, features and labels: {'; '.join(notes)}")
+    return kept, notes
