@@ -24,7 +24,7 @@ demo: install
 		$(BIN)/m2e-extract --dataset demo-$$name --root demo/data/demo-$$name --cache demo/features \
 			--encoder tiny --chords template --device cpu || exit; \
 	done
-	$(BIN)/m2e-train --datasets J,D,E,P --cache demo/features --out demo/runs/JDEP --epochs 60 --device cpu
+	$(BIN)/m2e-train --datasets J,D,E,P --cache demo/features --out demo/runs/JDEP --epochs 60 --lr 3e-4 --device cpu
 
 lint: install
 	$(BIN)/ruff check .

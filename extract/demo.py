@@ -72,9 +72,9 @@ class DemoSet:
 
 DEMO_SETS = (
     DemoSet("demo-jamendo", (72, 16, 32), tagged=True),
-    DemoSet("demo-deam", (36, 12, 24), bias=(-0.2, -0.2), noise=(0.55, 0.55)),
-    DemoSet("demo-emomusic", (36, 12, 24), bias=(0.0, 0.1), noise=(0.45, 0.45)),
-    DemoSet("demo-pmemo", (36, 12, 24), bias=(0.3, 0.2), noise=(0.5, 0.4)),
+    DemoSet("demo-deam", (36, 12, 24), bias=(-0.2, -0.2), noise=(0.45, 0.45)),
+    DemoSet("demo-emomusic", (36, 12, 24), bias=(0.0, 0.1), noise=(0.4, 0.4)),
+    DemoSet("demo-pmemo", (36, 12, 24), bias=(0.3, 0.2), noise=(0.45, 0.4)),
 )
 
 

@@ -139,7 +139,7 @@ class Recipe:
 def draw_recipe(rng: np.random.Generator) -> Recipe:
     """Draw a track; equal generator states give equal recipes."""
 
-    def cue(low: float, high: float, latent: float, chance: float = 0.28) -> float:
+    def cue(low: float, high: float, latent: float, chance: float = 0.2) -> float:
         """`low` at latent -1, `high` at latent 1, give or take."""
         place = 0.5 + 0.5 * latent * (1 - 0.3 * chance) + 0.5 * chance * rng.normal()
         return low + (high - low) * float(np.clip(place, 0, 1))
