@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CPUS := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := install
-.PHONY: install demo test lint types clean
+.PHONY: install demo test test-long lint types clean
 
 install: $(VENV)/.installed
 
@@ -36,7 +36,11 @@ types: install
 	MYPYPATH=.types $(BIN)/mypy -p m2e.cache -p m2e.extract -p m2e.manifests -p m2e.train
 
 test: install
-	$(BIN)/python -m pytest -n $(CPUS)
+	$(BIN)/python -m pytest -n $(CPUS) --dist worksteal
+
+# Runs the whole demo as well, and checks its numbers.
+test-long: install
+	$(BIN)/python -m pytest -n $(CPUS) --dist worksteal -m "long or not long"
 
 clean:
 	rm -rf demo .types .mypy_cache .ruff_cache .pytest_cache

@@ -180,7 +180,6 @@ def wait_for_shards(cache: Path, process: subprocess.Popen[str], n: int) -> None
         time.sleep(0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "jobs"),
     [(signal.SIGKILL, -9, 1), (signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 1)],
