@@ -71,10 +71,10 @@ def shuffle_labels(cache: Path) -> None:
 def test_the_demo_is_learned_within_its_promised_range_and_shuffled_labels_are_not(tmp_path: Path) -> None:
     make_demo(tmp_path / "data")
     extract_all(tmp_path / "data", tmp_path / "features")
-    learned = train(tmp_path / "features", tmp_path / "learned", "--epochs", "60", "--lr", "3e-4")["results"]
+    learned = train(tmp_path / "features", tmp_path / "learned", "--epochs", "50", "--lr", "3e-4")["results"]
     for name in NAMES:
         shuffle_labels(tmp_path / "features" / name)
-    shuffled = train(tmp_path / "features", tmp_path / "shuffled", "--epochs", "60", "--lr", "3e-4")["results"]
+    shuffled = train(tmp_path / "features", tmp_path / "shuffled", "--epochs", "50", "--lr", "3e-4")["results"]
     for result in learned:
         if result["model"] == "student":
             for name, value in result["metrics"].items():

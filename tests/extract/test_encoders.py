@@ -63,7 +63,7 @@ def test_segments_do_not_influence_each_other(tiny: Path) -> None:
     encoder = load_encoder(tiny, (5, 6, 7))
     waves = [noise(1.0, 1), noise(0.1, 2), noise(2.0, 3)]
     together = encoder.embed(waves)
-    assert together.shape == (3, 3, 96)
+    assert together.shape == (3, 3, 64)
     for wave, embedding in zip(waves, together, strict=True):
         np.testing.assert_array_equal(encoder.embed([wave])[0], embedding)
 

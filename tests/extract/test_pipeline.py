@@ -71,7 +71,7 @@ def test_the_cache_holds_what_the_manifest_and_the_audio_say(
     _, cache, _ = extracted
     kept = FeatureCache.open(cache / "songs")
     assert kept.layers == (5, 6, 7)
-    assert kept.embeddings("song00").shape == (1, 3, 96)
+    assert kept.embeddings("song00").shape == (1, 3, 64)
     for i in range(6):
         row = kept.labels.track_ids.index(f"song{i:02d}")
         assert kept.labels.valence_arousal[row].tolist() == [1 + i % 9, 9 - i % 9]
