@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from m2e.cache.errors import DataError
 from m2e.cache.harmony import ChordSequence
 from m2e.extract.btc_weights import official_checkpoint, weights_revision
+from m2e.extract.compiled import compiling_alone
 
 SAMPLE_RATE = 22_050
 RECOGNISERS = ("btc", "template")
@@ -53,17 +54,22 @@ def fetch_recogniser(name: str, checkpoint: Path | None = None) -> Path | None:
 
 
 def load_recogniser(name: str, checkpoint: Path | None = None) -> ChordRecogniser:
-    """A recogniser ready for use; `checkpoint` as `fetch_recogniser` returns it.
+    """A recogniser ready for use, its code compiled; `checkpoint` as `fetch_recogniser` returns it.
 
     Raises:
         DataError: no such recogniser, or its weights cannot be fetched or read.
     """
     revision = recogniser_revision(name, checkpoint)
-    # torch and librosa are slow to import: only what is asked for is.
-    if name == "btc":
-        from m2e.extract.btc import BTCRecogniser
+    recogniser: ChordRecogniser
+    with compiling_alone():
+        # torch and librosa are slow to import: only what is asked for is.
+        if name == "btc":
+            from m2e.extract.btc import BTCRecogniser
 
-        return BTCRecogniser(checkpoint or official_checkpoint(), revision)
-    from m2e.extract.template import TemplateRecogniser
+            recogniser = BTCRecogniser(checkpoint or official_checkpoint(), revision)
+        else:
+            from m2e.extract.template import TemplateRecogniser
 
-    return TemplateRecogniser()
+            recogniser = TemplateRecogniser()
+        recogniser(np.random.default_rng(0).standard_normal(SAMPLE_RATE, np.float32))
+    return recogniser

@@ -16,8 +16,8 @@ ALLOWED = {
     "manifests": ({"manifests", "cache.errors", "cache.schema"}, {"pandas"}),
     "extract": (
         {"manifests", "cache", "extract"},
-        {"av", "huggingface_hub", "joblib", "librosa", "music21", "pooch", "safetensors", "soundfile", "soxr"}
-        | {"threadpoolctl", "torch", "transformers"},
+        {"av", "filelock", "huggingface_hub", "joblib", "librosa", "music21", "pooch", "safetensors", "soundfile"}
+        | {"soxr", "threadpoolctl", "torch", "transformers"},
     ),
     "train": ({"cache", "train"}, {"safetensors", "sklearn", "torch"}),
 }  # fmt: skip
