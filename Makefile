@@ -23,10 +23,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # The whole job on music that the project synthesises itself: everything it makes is under demo/.
 demo: install
 	$(BIN)/python -m m2e.extract.demo --out demo/data
-	for name in jamendo deam emomusic pmemo; do \
-		$(BIN)/m2e-extract --dataset demo-$$name --root demo/data/demo-$$name --cache demo/features \
-			--encoder tiny --chords template --device cpu || exit; \
-	done
+	M2E_DATA=demo/data $(BIN)/m2e-extract --dataset demo-jamendo --dataset demo-deam --dataset demo-emomusic \
+		--dataset demo-pmemo --cache demo/features --encoder tiny --chords template --device cpu
 	$(BIN)/m2e-train --datasets J,D,E,P --cache demo/features --out demo/runs/JDEP --epochs 50 --lr 3e-4 --device cpu
 
 lint: install

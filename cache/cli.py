@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from m2e.cache.console import Group, console
+from m2e.cache.console import Group, say
 from m2e.cache.errors import DataError
 from m2e.cache.failures import read_failures
 from m2e.cache.harmony import PITCH_CLASSES
@@ -88,7 +88,7 @@ def verify(folder: Path) -> None:
             f"{len(damaged)} of {len(shards)} files are damaged: move them away and run m2e-extract again, "
             "which redoes their tracks"
         )
-    console.print(f"{folder}: all {len(shards)} files are as they were written.")
+    say(f"{folder}: all {len(shards)} files are as they were written.")
 
 
 @main.command(epilog="Example: m2e-cache export features/deam --out deam-features")
@@ -129,4 +129,4 @@ def export(folder: Path, out: Path, features: str | None) -> None:
                     writer.writerow([track_id, f"{start:.3f}", f"{end:.3f}", label])
     except OSError as error:
         raise DataError(f"cannot write to {out}: {error.strerror}") from error
-    console.print(f"{len(table.track_ids)} tracks are in {out}: embeddings.npz, tracks.csv, chords.csv.")
+    say(f"{len(table.track_ids)} tracks are in {out}: embeddings.npz, tracks.csv, chords.csv.")

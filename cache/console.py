@@ -9,11 +9,17 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from m2e.cache.errors import DataError
 
 # People read stderr; stdout carries results only, so that it can be piped.
 console = Console(stderr=True, highlight=False)
+
+
+def say(text: str, label: str = "", style: str = "yellow") -> None:
+    """Print a line for people as it is, never as markup (file names may hold brackets), after a coloured label."""
+    console.print(Text.assemble((f"{label} " if label else "", style), text), soft_wrap=True)
 
 
 class Command(click.Command):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from m2e.cache.console import console
+from m2e.cache.console import say
 from m2e.cache.errors import DataError
 
 OFFICIAL_URL = (
@@ -55,7 +55,7 @@ def official_checkpoint(url: str = OFFICIAL_URL, blob: str = OFFICIAL_BLOB, fold
     folder = folder or Path(pooch.os_cache("m2e"))
     path = folder / Path(url).name
     if not path.exists():
-        console.print(f"Fetching BTC's weights (12 MB) from {url}")
+        say(f"Fetching BTC's weights (12 MB) from {url}")
         # Only git's hash is known: pooch's own check cannot use it, and it would print a hash to paste.
         pooch.get_logger().setLevel("WARNING")
         try:

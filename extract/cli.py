@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from m2e.cache.console import Command, console, progress_bar
+from m2e.cache.console import Command, progress_bar, say
 
 if TYPE_CHECKING:
     from m2e.cache import ExtractionConfig, TrackFeatures
@@ -23,6 +24,7 @@ EPILOG = """\b
 Examples:
   m2e-extract --dataset emomusic --root data/emomusic
   m2e-extract --dataset mtg-jamendo --root /music/mtg-jamendo --jobs 16
+  m2e-extract --dataset deam --dataset pmemo
   m2e-extract --dataset my-songs.csv --encoder tiny --chords template
 
 \b
@@ -46,8 +48,19 @@ def _raise_terminated(number: int, frame: FrameType | None) -> None:
 
 
 @click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 110})
-@click.option("--dataset", required=True, metavar="NAME|FILE.csv", help="Which data set.")
-@click.option("--root", type=click.Path(path_type=Path), help="Its folder.  [default: $M2E_DATA/NAME or data/NAME]")
+@click.option(
+    "--dataset",
+    "datasets",
+    required=True,
+    multiple=True,
+    metavar="NAME|FILE.csv",
+    help="Which data set; given several times, one after the other.",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Its folder, for one data set.  [default: NAME in $M2E_DATA, or in data]",
+)
 @click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),
@@ -97,16 +110,16 @@ def _raise_terminated(number: int, frame: FrameType | None) -> None:
 @click.option(
     "--splits",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder with train.txt, validation.txt, test.txt, an id a line, in place of the official or default split.",
+    help="For one data set: folder with train.txt, validation.txt, test.txt, an id a line, in place of its own splits.",
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N tracks that have audio.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a core]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--retry-failed", is_flag=True, help="Try tracks again that failed before.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when a track failed or has no audio.")
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on standard output, a line a data set.")
 def main(
-    dataset: str,
+    datasets: tuple[str, ...],
     root: Path | None,
     cache: Path,
     encoder: str,
@@ -135,12 +148,14 @@ def main(
     from m2e.extract.encoders import find_encoder
     from m2e.extract.pipeline import make_plan, save_labels
 
-    manifest = manifests.load(dataset, root, splits)
-    for note in manifest.notes:
-        console.print(f"[yellow]note[/] {note}", soft_wrap=True)
+    if len(datasets) > 1 and (root or splits):
+        raise click.UsageError(
+            "--root and --splits are of one data set; for the folder that holds several set M2E_DATA"
+        )
+    loaded = [manifests.load(dataset, root, splits) for dataset in datasets]
     source = find_encoder(encoder, revision)
     if source.name == "tiny":
-        console.print("[yellow]note[/] the tiny encoder is untrained: good for trying out, not for results")
+        say("the tiny encoder is untrained: good for trying out, not for results", "note")
     config = ExtractionConfig(
         encoder=source.name,
         encoder_revision=source.revision,
@@ -150,29 +165,48 @@ def main(
         chords=chords,
         chords_revision=recogniser_revision(chords, chord_checkpoint),
     )
-    folder = cache / manifest.name
-    _note_other_settings(folder, config)
-    started = time.monotonic()
-    tally: dict[str, int] = {"new": 0, "failed": 0}
-    interrupted = 0
+    complete = True
     previous = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        with FeatureWriter(folder, config) as writer:
-            save_labels(manifest, folder)
-            plan = make_plan(manifest, writer, config, limit, retry_failed)
-            _announce(manifest, plan)
-            if plan.todo:
-                _extract(plan, source, config, writer, chord_checkpoint, jobs, device, tally)
+        for manifest in loaded:
+            for note in manifest.notes:
+                say(note, "note")
+            folder = cache / manifest.name
+            _note_other_settings(folder, config)
+            tally = Tally()
+            with FeatureWriter(folder, config) as writer:
+                save_labels(manifest, folder)
+                plan = make_plan(manifest, writer, config, limit, retry_failed)
+                _announce(manifest, plan)
+                if plan.todo:
+                    _extract(plan, source, config, writer, chord_checkpoint, jobs, device, tally)
+            complete &= _finish(manifest, plan, folder, tally, strict, as_json)
     except KeyboardInterrupt:
-        interrupted = 130
+        _interrupted(tally, 130)
     except _Terminated:
-        interrupted = 143
+        _interrupted(tally, 143)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    if interrupted:
-        console.print(f"interrupted: {tally['new']} new tracks are kept. Run the same command to go on.")
-        raise SystemExit(interrupted)
-    _finish(manifest, plan, folder, tally, time.monotonic() - started, strict, as_json)
+    if not complete:
+        raise SystemExit(1)
+
+
+@dataclass
+class Tally:
+    """What a run has done so far."""
+
+    new: int = 0
+    failed: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+def _interrupted(tally: Tally, code: int) -> NoReturn:
+    say(f"interrupted: {tally.new} new tracks are kept. Run the same command to go on.")
+    raise SystemExit(code)
 
 
 def _parse_layers(text: str) -> tuple[int, ...]:
@@ -195,28 +229,24 @@ def _note_other_settings(folder: Path, config: ExtractionConfig) -> None:
         if path.parent != features_folder(folder, config):
             other = ExtractionConfig.from_json(path.read_text(encoding="utf-8"))
             differs = "; ".join(config.differences(other))
-            console.print(
-                f"[yellow]note[/] {path.parent} has features of other settings ({differs}); these go beside them",
-                soft_wrap=True,
-            )
+            say(f"{path.parent} has features of other settings ({differs}); these go beside them", "note")
 
 
 def _announce(manifest: Manifest, plan: Plan) -> None:
     n = len(manifest.tracks)
-    console.print(
+    say(
         f"{manifest.name}: {n} tracks, {len(plan.done)} in the cache, {len(plan.todo)} to do"
         + (f", {len(plan.missing)} without audio" if plan.missing else "")
-        + (f", {len(plan.failed)} failed before (--retry-failed tries them again)" if plan.failed else ""),
-        soft_wrap=True,
+        + (f", {len(plan.failed)} failed before (--retry-failed tries them again)" if plan.failed else "")
     )
     if plan.missing and not plan.todo and not plan.done:
         first = next(track.audio_path for track in manifest.tracks if track.track_id == plan.missing[0])
-        console.print(f"  the first missing file is {first}", soft_wrap=True)
+        say(f"  the first missing file is {first}")
     if plan.changed:
-        console.print(
-            f"[yellow]note[/] the audio of {len(plan.changed)} tracks changed since it was extracted (first: "
-            f"{plan.changed[0]}); the cache keeps the old features. To redo them, extract into another --cache",
-            soft_wrap=True,
+        say(
+            f"the audio of {len(plan.changed)} tracks changed since it was extracted (first: {plan.changed[0]}); "
+            "the cache keeps the old features. To redo them, extract into another --cache",
+            "note",
         )
 
 
@@ -228,7 +258,7 @@ def _extract(
     chord_checkpoint: Path | None,
     jobs: int | None,
     device: str,
-    tally: dict[str, int],
+    tally: Tally,
 ) -> None:
     from joblib import cpu_count
 
@@ -239,7 +269,7 @@ def _extract(
     from m2e.extract.track import Models
 
     if source.folder is None:
-        console.print(f"looking for {source.name} (revision {source.revision[:8]}) in the local cache, then on the hub")
+        say(f"looking for {source.name} (revision {source.revision[:8]}) in the local cache, then on the hub")
     fetched = fetch_encoder(source)
     weights = fetch_recogniser(config.chords, chord_checkpoint)  # here, once, not in every worker
     models = Models(config, fetched, weights, _choose_device(device))
@@ -250,11 +280,11 @@ def _extract(
 
         def report(result: TrackFeatures | Failure) -> None:
             if isinstance(result, Failure):
-                tally["failed"] += 1
-                console.print(f"[red]failed[/] {result.track_id}: {result.reason}", soft_wrap=True)
+                tally.failed += 1
+                say(f"{result.track_id}: {result.reason}", "failed", "red")
             else:
-                tally["new"] += 1
-            done = tally["new"] + tally["failed"]
+                tally.new += 1
+            done = tally.new + tally.failed
             progress.update(task, advance=1, rate=done / (time.monotonic() - started))
 
         run(plan, models, writer, processes, report)
@@ -268,28 +298,25 @@ def _choose_device(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
-def _finish(
-    manifest: Manifest, plan: Plan, folder: Path, tally: dict[str, int], seconds: float, strict: bool, as_json: bool
-) -> None:
-    kept = len(plan.done) + tally["new"]
-    failed = len(plan.failed) + tally["failed"]
+def _finish(manifest: Manifest, plan: Plan, folder: Path, tally: Tally, strict: bool, as_json: bool) -> bool:
+    """Say what is in the cache, and return whether that is enough for exit code 0."""
+    kept = len(plan.done) + tally.new
+    failed = len(plan.failed) + tally.failed
     if as_json:
         summary = {
             "dataset": manifest.name,
             "cache": str(folder),
             "tracks": len(manifest.tracks),
             "kept": kept,
-            "new": tally["new"],
+            "new": tally.new,
             "failed": failed,
             "missing": len(plan.missing),
-            "seconds": round(seconds, 3),
+            "seconds": round(tally.seconds, 3),
         }
         click.echo(json.dumps(summary))
-    console.print(
+    say(
         f"{manifest.name}: {kept} of {len(manifest.tracks)} tracks are in {folder} "
-        f"({tally['new']} new, {failed} failed, {len(plan.missing)} without audio). "
-        + (f"Next: m2e-train --datasets {manifest.letter or manifest.name} --cache {folder.parent}" if kept else ""),
-        soft_wrap=True,
+        f"({tally.new} new, {failed} failed, {len(plan.missing)} without audio). "
+        + (f"Next: m2e-train --datasets {manifest.letter or manifest.name} --cache {folder.parent}" if kept else "")
     )
-    if not kept or (strict and (failed or plan.missing)):
-        raise SystemExit(1)
+    return kept > 0 and not (strict and (failed or plan.missing))

@@ -29,7 +29,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.console import Command, console, progress_bar
+from m2e.cache.console import Command, progress_bar, say
 from m2e.cache.errors import DataError
 from m2e.extract.synth import Recipe, draw_recipe, recipe_chords, render
 
@@ -238,11 +238,9 @@ def main(out: Path, seed: int, tracks_scale: float, jobs: int | None) -> None:
     """Make four small SYNTHETIC data sets (sound and labels), to try m2e without a download."""
     folders = make_demo(out, seed, tracks_scale, jobs or -1)
     names = ", ".join(folder.name for folder in folders)
-    console.print(
+    say(
         f"Synthetic demo data (no real music, no real labels) in {out}: {names}. Next, for each of them: "
-        f"m2e-extract --dataset {folders[0].name} --root {folders[0]}",
-        soft_wrap=True,
-        markup=False,
+        f"m2e-extract --dataset {folders[0].name} --root {folders[0]}"
     )
 
 

@@ -1,6 +1,7 @@
 """The whole road on synthesised music: audio files, extraction, caches, training, report."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,19 +18,19 @@ from m2e.extract.demo import DEMO_SETS, make_demo
 NAMES = [demo_set.name for demo_set in DEMO_SETS]
 
 
-def run(module: str, *arguments: str | Path) -> str:
+def run(module: str, *arguments: str | Path, **environment: str) -> str:
     """A command in a process of its own; its standard error."""
     code = f"from m2e.{module}.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert result.returncode == 0, result.stderr
     return result.stderr
 
 
 def extract_all(data: Path, cache: Path) -> None:
-    for name in NAMES:
-        options = ["--encoder", "tiny", "--chords", "template", "--device", "cpu"]
-        run("extract", "--dataset", name, "--root", data / name, "--cache", cache, *options)
+    sets = [option for name in NAMES for option in ("--dataset", name)]
+    options = ["--encoder", "tiny", "--chords", "template", "--device", "cpu"]
+    run("extract", *sets, "--cache", cache, *options, M2E_DATA=str(data))
 
 
 def train(cache: Path, out: Path, *options: str) -> dict[str, Any]:

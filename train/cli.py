@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m2e.cache.console import Command, console, progress_bar
+from m2e.cache.console import Command, progress_bar, say
 
 if TYPE_CHECKING:
     import torch
@@ -85,8 +85,6 @@ def main(
 
     On the CPU, the same command gives the same numbers and the same files again.
     """
-    from rich.markup import escape
-
     from m2e.cache.files import write_atomically
     from m2e.train import report
     from m2e.train.config import TrainConfig
@@ -101,11 +99,11 @@ def main(
     for data in sets:
         counts = ", ".join(f"{len(rows)} {split}" for split, rows in data.splits.items())
         line = f"{data.name}: {counts} tracks, {int(data.n_segments.sum())} segments"
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)
         for note in data.notes:
-            console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
+            say(note, "note")
     for caution in report.cautions(sets):
-        console.print(f"[yellow]note[/] {caution}", soft_wrap=True)
+        say(caution, "note")
     out = out or Path("runs") / f"{'-'.join(data.label for data in sets)}-{preset}-{seed}"
     # First, so that a folder that cannot be written stops the run before its work, not after.
     write_atomically(out / "config.json", config.to_json().encode())
@@ -115,13 +113,12 @@ def main(
     summary = report.as_json(results, trained, sets, config, str(place), time.monotonic() - started)
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
     write_atomically(out / "report.json", text.encode())
-    report.print_report(console, results, sets, config)
+    report.print_report(results, sets, config)
     if as_json:
         click.echo(text, nl=False)
-    console.print(
+    say(
         f"{time.monotonic() - started:.0f} s. Models and report.json are in {out}. "
-        f"Next, for the spread over seeds: the same command with --seed {seed + 1}",
-        soft_wrap=True,
+        f"Next, for the spread over seeds: the same command with --seed {seed + 1}"
     )
 
 

@@ -10,10 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from m2e.cache.console import console, say
 from m2e.train.config import TASKS, Task, TrainConfig
 from m2e.train.data import EmotionData
 from m2e.train.evaluate import measure
@@ -121,7 +121,7 @@ def as_json(
     }
 
 
-def print_report(console: Console, results: Sequence[Result], sets: Sequence[EmotionData], config: TrainConfig) -> None:
+def print_report(results: Sequence[Result], sets: Sequence[EmotionData], config: TrainConfig) -> None:
     """Tables of the results, and where labels, splits, features and chords come from; 80 columns are enough."""
     for task in TASKS:
         rows = [result for result in results if result.task == task]
@@ -156,7 +156,7 @@ def print_report(console: Console, results: Sequence[Result], sets: Sequence[Emo
         ),
     ]
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)
 
 
 _TITLES: dict[Task, str] = {"tags": "tags", "valence_arousal": "valence (V) and arousal (A)"}

@@ -107,7 +107,7 @@ def test_old_and_new_weight_norm_names_and_both_file_forms_load(tiny: Path) -> N
         ({"feature_extractor_cqt": True}, "cqt is not supported"),
         ({"feat_extract_norm": "batch"}, "neither group nor layer"),
         ({"num_hidden_layers": 4}, "has 4 layers; layer 7"),
-        ({"hidden_size": 64}, "does not fit its config.json"),
+        ({"hidden_size": 48}, "does not fit its config.json"),
     ],
 )
 def test_other_models_are_refused(tiny: Path, change: dict[str, object], says: str) -> None:
