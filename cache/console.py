@@ -23,13 +23,19 @@ def say(text: str, label: str = "", style: str = "yellow") -> None:
 
 
 class Command(click.Command):
-    """A click command that prints a `DataError` as one line and exits with 1."""
+    """A click command that prints a `DataError`, or which package is missing, as one line and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except DataError as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if (error.name or "m2e").startswith("m2e"):
+                raise
+            raise click.ClickException(
+                f"{error.name} is not installed here; m2e without extras only looks into caches: pip install 'm2e[all]'"
+            ) from error
         except BrokenPipeError:
             # The reader of a pipe went away (`| head`): nothing is wrong, and nobody is left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
