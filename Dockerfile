@@ -2,7 +2,7 @@
 #
 #   docker build -t m2e .
 #   docker build -t m2e:cuda --build-arg TORCH=torch --build-arg PIP_INDEX_URL=<index with a CUDA build> .
-#   docker run --rm -v "$PWD/data:/data:ro" -v m2e-work:/work m2e m2e-extract --dataset emomusic
+#   docker run --rm -v "$PWD/data:/data:ro" -v m2e-caches:/caches m2e m2e-extract --dataset emomusic
 #
 # PIP_EXTRA_INDEX_URL names an index that offers PyTorch's CPU build; without it the package index's own build is
 # taken, which runs on a CPU too but brings the CUDA libraries with it.
@@ -14,10 +14,10 @@ ARG PIP_INDEX_URL=
 ARG PIP_EXTRA_INDEX_URL=
 
 RUN useradd --create-home --uid 1000 m2e \
-    && mkdir -p /work /data \
-    && chown m2e:m2e /work
+    && mkdir -p /caches /data \
+    && chown m2e:m2e /caches
 
-WORKDIR /opt/m2e
+WORKDIR /app
 # torch first: it is by far the largest layer, and changes least.
 RUN PIP_INDEX_URL="${PIP_INDEX_URL}" PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL}" \
     bash -c 'for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL; do [ -n "${!name}" ] || unset $name; done; \
@@ -32,9 +32,9 @@ RUN pip install --no-cache-dir '.[all]'
 USER m2e
 # Features, models and downloaded weights live on the volume; data sets are mounted read-only.
 ENV M2E_DATA=/data \
-    M2E_CACHE=/work/features \
-    XDG_CACHE_HOME=/work/.cache \
-    HF_HOME=/work/.cache/huggingface
-VOLUME /work
-WORKDIR /work
+    M2E_CACHE=/caches/features \
+    XDG_CACHE_HOME=/caches/.cache \
+    HF_HOME=/caches/.cache/huggingface
+VOLUME /caches
+WORKDIR /caches
 CMD ["m2e-extract", "--help"]

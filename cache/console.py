@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -46,6 +47,24 @@ class Group(click.Group):
     """A click group whose commands are `Command`s."""
 
     command_class = Command
+
+
+cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="features",
+    envvar="M2E_CACHE",
+    show_default=True,
+    show_envvar=True,
+    help="Folder of all caches, one subfolder a data set.",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes a GPU where there is one.",
+)
 
 
 def progress_bar(unit: str) -> Progress:

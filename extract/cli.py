@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from m2e.cache.console import Command, progress_bar, say
+from m2e.cache.console import Command, cache_option, device_option, progress_bar, say
 
 if TYPE_CHECKING:
     from m2e.cache import ExtractionConfig, TrackFeatures
@@ -61,15 +61,7 @@ def _raise_terminated(number: int, frame: FrameType | None) -> None:
     type=click.Path(path_type=Path),
     help="Its folder, for one data set.  [default: NAME in $M2E_DATA, or in data]",
 )
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="features",
-    envvar="M2E_CACHE",
-    show_default=True,
-    show_envvar=True,
-    help="Folder of all caches; this one becomes CACHE/NAME.",
-)
+@cache_option
 @click.option(
     "--encoder",
     default="MERT-v1-95M",
@@ -114,7 +106,7 @@ def _raise_terminated(number: int, frame: FrameType | None) -> None:
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N tracks that have audio.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a core]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @click.option("--retry-failed", is_flag=True, help="Try tracks again that failed before.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when a track failed or has no audio.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on standard output, a line a data set.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m2e.cache.console import Command, progress_bar, say
+from m2e.cache.console import Command, cache_option, device_option, progress_bar, say
 
 if TYPE_CHECKING:
     import torch
@@ -38,15 +38,7 @@ Exit codes: 0 done; 1 the caches cannot be used, or the disk is full; 2 wrong us
 
 @click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 110})
 @click.option("--datasets", required=True, metavar="J,D,...", help="Letters or names of data sets in --cache.")
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="features",
-    envvar="M2E_CACHE",
-    show_default=True,
-    show_envvar=True,
-    help="Folder of all caches, made by m2e-extract.",
-)
+@cache_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -65,7 +57,7 @@ Exit codes: 0 done; 1 the caches cannot be used, or the disk is full; 2 wrong us
     "--lr", type=click.FloatRange(0, 1, min_open=True), metavar="RATE", help="Learning rate of Adam.  [default: 1e-4]"
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @click.option("--features", metavar="PREFIX", help="Which settings, where a cache holds several.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
 def main(
