@@ -157,7 +157,7 @@ def main(
         chords=chords,
         chords_revision=recogniser_revision(chords, chord_checkpoint),
     )
-    complete = True
+    complete, tally = True, Tally()
     previous = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         for manifest in loaded:
