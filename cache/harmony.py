@@ -13,7 +13,7 @@ Conventions
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +32,7 @@ UNKNOWN_CHORD = -2
 N_CHORD_CLASSES = len(PITCH_CLASSES) * len(QUALITIES) + 2
 
 Mode = Literal["major", "minor"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def chord_label(root: int, quality: int) -> str:
@@ -79,7 +80,7 @@ class Key:
     mode: Mode
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tonic <= 11 or self.mode not in ("major", "minor"):
+        if not 0 <= self.tonic <= 11 or self.mode not in MODES:
             raise ValueError(f"key ({self.tonic}, {self.mode!r}): tonic must be 0-11 and mode 'major' or 'minor'")
 
     def __str__(self) -> str:

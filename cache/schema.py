@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from m2e.cache.errors import DataError
 from m2e.cache.harmony import ChordSequence, Key
 
 SCHEMA_VERSION = 1
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 # Raised only when the features themselves change for the same settings.
 FEATURE_VERSION = 1
 MAX_ID_BYTES = 64

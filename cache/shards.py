@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
 from m2e.cache.files import Schema, hdf5_image, open_checked
-from m2e.cache.harmony import ChordSequence, Key
+from m2e.cache.harmony import MODES, ChordSequence, Key
 from m2e.cache.schema import MAX_ID_BYTES, SCHEMA_VERSION, ExtractionConfig, TrackFeatures
 
 CHORD = np.dtype([("start", "<f4"), ("end", "<f4"), ("root", "i1"), ("quality", "i1")])
@@ -40,7 +40,6 @@ INDEX = np.dtype(
         ("digest", "u1", (16,)),
     ]
 )
-MODES = ("major", "minor")
 _NO_KEY = -1
 _SCHEMA: Schema = {"embeddings": (np.dtype("<f2"), 3), "chords": (CHORD, 1), "index": (INDEX, 1)}
 

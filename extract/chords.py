@@ -60,13 +60,14 @@ def load_recogniser(name: str, checkpoint: Path | None = None) -> ChordRecognise
         DataError: no such recogniser, or its weights cannot be fetched or read.
     """
     revision = recogniser_revision(name, checkpoint)
+    weights = fetch_recogniser(name, checkpoint)
     recogniser: ChordRecogniser
     with compiling_alone():
         # torch and librosa are slow to import: only what is asked for is.
-        if name == "btc":
+        if weights is not None:
             from m2e.extract.btc import BTCRecogniser
 
-            recogniser = BTCRecogniser(checkpoint or official_checkpoint(), revision)
+            recogniser = BTCRecogniser(weights, revision)
         else:
             from m2e.extract.template import TemplateRecogniser
 

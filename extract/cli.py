@@ -15,8 +15,9 @@ import click
 from m2e.cache.console import Command, cache_option, device_option, progress_bar, say
 
 if TYPE_CHECKING:
-    from m2e.cache import ExtractionConfig, TrackFeatures
+    from m2e.cache import ExtractionConfig, FeatureWriter, TrackFeatures
     from m2e.cache.failures import Failure
+    from m2e.extract.encoders import EncoderSource
     from m2e.extract.pipeline import Plan
     from m2e.manifests.track import Manifest
 
@@ -168,7 +169,7 @@ def main(
             tally = Tally()
             with FeatureWriter(folder, config) as writer:
                 save_labels(manifest, folder)
-                plan = make_plan(manifest, writer, config, limit, retry_failed)
+                plan = make_plan(manifest, writer.folder, config, limit, retry_failed)
                 _announce(manifest, plan)
                 if plan.todo:
                     _extract(plan, source, config, writer, chord_checkpoint, jobs, device, tally)
@@ -244,9 +245,9 @@ def _announce(manifest: Manifest, plan: Plan) -> None:
 
 def _extract(
     plan: Plan,
-    source: Any,
+    source: EncoderSource,
     config: ExtractionConfig,
-    writer: Any,
+    writer: FeatureWriter,
     chord_checkpoint: Path | None,
     jobs: int | None,
     device: str,

@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 
 from m2e.cache.console import Command, progress_bar, say
 from m2e.cache.errors import DataError
+from m2e.cache.schema import SPLITS
 from m2e.extract.synth import Recipe, draw_recipe, recipe_chords, render
 
 __all__ = ["Recipe", "draw_recipe", "make_demo", "recipe_chords", "render"]
 
 # Raised whenever the same seed gives other sounds or labels.
 RECIPE_VERSION = 1
-SPLITS = ("train", "validation", "test")
 # Suffix and sample rate; in turn, so that no mood goes with a format.
 FORMATS = (
     ("flac", 44_100), ("mp3", 32_000), ("wav", 22_050), ("ogg", 44_100), ("flac", 24_000),

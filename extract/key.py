@@ -16,9 +16,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.harmony import ChordSequence, Key, Mode, pitch_classes
+from m2e.cache.harmony import MODES, ChordSequence, Key, pitch_classes
 
-MODES: tuple[Mode, Mode] = ("major", "minor")
 # A MIDI file's clock: 220 ticks a beat (pretty_midi's default) at 120 beats a minute.
 TICKS_PER_BEAT = 220
 TICKS_PER_SECOND = 440

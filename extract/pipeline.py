@@ -40,13 +40,13 @@ class Plan:
 
 
 def make_plan(
-    manifest: Manifest, writer: FeatureWriter, config: ExtractionConfig, limit: int | None, retry_failed: bool
+    manifest: Manifest, folder: Path, config: ExtractionConfig, limit: int | None, retry_failed: bool
 ) -> Plan:
     """Compare the manifest, the audio and the cache.
 
     Args:
         manifest: the data set.
-        writer: its folder is looked at.
+        folder: the features folder, as `features_folder` names it.
         config: settings of the features.
         limit: only the first `limit` tracks that have audio.
         retry_failed: try tracks again that failed before.
@@ -54,9 +54,9 @@ def make_plan(
     Raises:
         DataError: a shard of the cache is damaged.
     """
-    kept = scan(writer.folder, config)[0]
+    kept = scan(folder, config)[0]
     stored = {row["id"].decode(): int(row["audio_bytes"]) for row in kept}
-    failures = read_failures(writer.folder, done=stored)
+    failures = read_failures(folder, done=stored)
     todo: list[tuple[Track, int]] = []
     done: list[str] = []
     missing: list[str] = []

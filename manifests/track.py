@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+from m2e.cache.schema import SPLITS, Split
+
+__all__ = ["SPLITS", "Manifest", "Split", "Track", "ValenceArousal"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from m2e.cache import DataError, FeatureCache, Labels, read_labels
-from m2e.cache.schema import SPLITS, ExtractionConfig
+from m2e.cache.schema import SPLITS, ExtractionConfig, Split
 from m2e.train.config import Task, TrainConfig
 from m2e.train.encoding import encode_harmony
 from m2e.train.model import Inputs, padding_id
@@ -53,7 +53,7 @@ class EmotionData:
     mode: Tensor
     targets: dict[Task, Tensor]
     tag_rate: Tensor
-    splits: dict[str, Tensor]
+    splits: dict[Split, Tensor]
     notes: tuple[str, ...]
 
     @property

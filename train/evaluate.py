@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from m2e.cache.schema import Split
 from m2e.train.config import Task, TrainConfig
 from m2e.train.data import EmotionData
 from m2e.train.losses import task_loss
@@ -16,7 +17,7 @@ _BATCH = 64
 
 
 @torch.no_grad()
-def predict(model: EmotionModel, data: EmotionData, split: str, task: Task) -> Tensor:
+def predict(model: EmotionModel, data: EmotionData, split: Split, task: Task) -> Tensor:
     """Outputs for the tracks of a split, in its order [shape=(N, outputs)]; N must not be 0. Leaves the model in eval
     mode."""
     model.eval()
