@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
 from m2e.cache.files import Schema, hdf5_image, open_checked
-from m2e.cache.harmony import MODES, ChordSequence, Key
+from m2e.cache.harmony import MODES, ChordSequence, Key, Mode
 from m2e.cache.schema import MAX_ID_BYTES, SCHEMA_VERSION, ExtractionConfig, TrackFeatures
 
 CHORD = np.dtype([("start", "<f4"), ("end", "<f4"), ("root", "i1"), ("quality", "i1")])
@@ -84,6 +84,12 @@ def is_intact(path: Path) -> bool:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
     return path.stem.partition("-")[2] == digest
+
+
+def _mode(number: int) -> Mode:
+    if number not in range(len(MODES)):
+        raise ValueError(f"key mode {number} is neither 0 (major) nor 1 (minor)")
+    return MODES[number]
 
 
 def _chord_rows(chords: ChordSequence) -> NDArray[Any]:
@@ -159,9 +165,11 @@ def read_records(path: Path, rows: Sequence[int]) -> Records:
                     "`m2e-cache verify` lists what is; move such files away and run m2e-extract again"
                 )
             records.embeddings.append(values)
-            records.chords.append(
-                ChordSequence(np.stack([chords["start"], chords["end"]], axis=1), chords["root"], chords["quality"])
-            )
+            times = np.stack([chords["start"], chords["end"]], axis=1)
             tonic, mode = int(row["key_tonic"]), int(row["key_mode"])
-            records.keys.append(None if tonic == _NO_KEY else Key(tonic, "minor" if mode else "major"))
+            try:
+                records.chords.append(ChordSequence(times, chords["root"], chords["quality"]))
+                records.keys.append(None if (tonic, mode) == (_NO_KEY, _NO_KEY) else Key(tonic, _mode(mode)))
+            except ValueError as error:  # the digest fits, so somebody forged the file
+                raise DataError(f"{path}: track {row['id'].decode(errors='replace')!r}: {error}") from error
         return records

@@ -14,6 +14,7 @@ from support.caches import CONFIG, make_cache, make_labels, random_track
 from m2e.cache import DataError, FeatureCache, FeatureWriter
 from m2e.cache.files import write_atomically
 from m2e.cache.labels import read_labels
+from m2e.cache.shards import _digest as record_digest
 from m2e.cache.shards import is_intact, shard_image, shard_name
 
 
@@ -174,6 +175,22 @@ def test_foreign_layouts_are_refused(cache: FeatureCache, attack: str, tmp_path:
             file["more"] = 1
     with pytest.raises(DataError, match=path.name):
         FeatureCache.open(cache.folder)
+
+
+@pytest.mark.parametrize(("field", "value"), [("key_tonic", 99), ("key_mode", 7), ("root", 50), ("end", -1.0)])
+def test_forged_values_under_a_fitting_digest_are_one_line(cache: FeatureCache, field: str, value: float) -> None:
+    """The digest is recomputed, as a forger would."""
+    path = shards(cache)[0]
+    with h5py.File(path, "r+") as file:
+        index, chords, embeddings = (file[name][()] for name in ("index", "chords", "embeddings"))
+        row = index[0]
+        (row if field in index.dtype.names else chords[:1])[field] = value
+        n, segments = int(row["chords"]), int(row["segments"])
+        row["digest"] = record_digest(row, embeddings[:segments], chords[:n])
+        file["index"][...], file["chords"][...] = index, chords
+    with pytest.raises(DataError, match=row["id"].decode()) as error:
+        cache.load()
+    assert "\n" not in str(error.value)
 
 
 def test_two_settings_in_one_folder_must_be_chosen_from(cache: FeatureCache) -> None:
