@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CPUS := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := install
-.PHONY: install demo test test-long lint types clean
+.PHONY: install demo test test-long torture lint types clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,10 @@ test: install
 # Runs the whole demo as well, and checks its numbers.
 test-long: install
 	$(BIN)/python -m pytest -n $(CPUS) --dist worksteal -m "long or not long"
+
+# The long forms of tests/reliability: hours of kills, full disks and flipped bytes.
+torture: install
+	M2E_TORTURE=1 $(BIN)/python -m pytest -n $(CPUS) --dist worksteal --timeout 7200 tests/reliability
 
 clean:
 	rm -rf demo .types .mypy_cache .ruff_cache .pytest_cache

@@ -139,7 +139,8 @@ def main(
     from m2e.cache import ExtractionConfig, FeatureWriter
     from m2e.extract.chords import recogniser_revision
     from m2e.extract.encoders import find_encoder
-    from m2e.extract.pipeline import make_plan, save_labels
+    from m2e.extract.pipeline import make_plan
+    from m2e.manifests.labels import save_labels
 
     if len(datasets) > 1 and (root or splits):
         raise click.UsageError(

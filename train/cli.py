@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from m2e.cache.console import Command, cache_option, device_option, progress_bar, say
+from m2e.cache.console import Command, cache_option, device_option, say
 
 if TYPE_CHECKING:
     import torch
-    from rich.progress import Progress
-
-    from m2e.train.config import TrainConfig
-    from m2e.train.data import EmotionData
-    from m2e.train.loop import Trained
-    from m2e.train.report import Result
 
 EPILOG = """\b
 Examples:
@@ -81,6 +74,7 @@ def main(
     from m2e.train import report
     from m2e.train.config import TrainConfig
     from m2e.train.data import load_data, open_caches
+    from m2e.train.run import train_all
 
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}
     config = TrainConfig.preset(
@@ -101,7 +95,8 @@ def main(
     write_atomically(out / "config.json", config.to_json().encode())
 
     started = time.monotonic()
-    trained, results = _train_all(sets, config, out)
+    run = train_all(sets, config, out)
+    trained, results = run.models, report.evaluate_run(run, sets)
     summary = report.as_json(results, trained, sets, config, str(place), time.monotonic() - started)
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
     write_atomically(out / "report.json", text.encode())
@@ -124,39 +119,3 @@ def _choose_device(device: str) -> torch.device:
         # The matrices are small: more threads are slower, and sum in another order.
         torch.set_num_threads(1)
     return place
-
-
-def _train_all(sets: list[EmotionData], config: TrainConfig, out: Path) -> tuple[dict[str, Trained], list[Result]]:
-    """Train and save every model; results data set by data set, the student's first."""
-    from m2e.train.checkpoint import ModelCard, save_model
-    from m2e.train.loop import train_student, train_teacher
-    from m2e.train.report import evaluate
-
-    single = len(sets) == 1
-    trained: dict[str, Trained] = {}
-    results: list[Result] = []
-    with progress_bar("epochs") as progress:
-        for data in sets:
-            kind = "single" if single else "teacher"
-            name = f"{kind}-{data.label}"
-            trained[name] = train_teacher(data, config, _ticker(progress, name, config.epochs))
-            save_model(out / name, trained[name].models, ModelCard.of([data], config))
-            results += evaluate(kind, trained[name], [data])
-        if not single:
-            teachers = [model.models for model in trained.values()]
-            trained["student"] = train_student(sets, teachers, config, _ticker(progress, "student", config.epochs))
-            save_model(out / "student", trained["student"].models, ModelCard.of(sets, config))
-            results += evaluate("student", trained["student"], sets)
-    order = [data.name for data in sets]
-    return trained, sorted(results, key=lambda result: (order.index(result.dataset), result.model))
-
-
-def _ticker(progress: Progress, name: str, epochs: int) -> Callable[[int], None]:
-    """A row of the progress bar, moved once an epoch."""
-    row = progress.add_task(name, total=epochs, rate=0.0)
-    started = time.monotonic()
-
-    def tick(epoch: int) -> None:
-        progress.update(row, completed=epoch, rate=epoch / (time.monotonic() - started))
-
-    return tick

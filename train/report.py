@@ -20,6 +20,7 @@ from m2e.train.evaluate import measure
 from m2e.train.loop import Trained
 from m2e.train.metrics import Metrics, TagMetrics
 from m2e.train.paper import paper_result
+from m2e.train.run import Run
 
 SYNTHETIC = "SYNTHETIC data: not comparable with the paper"
 UNTRAINED = "the encoder is untrained: its features are random projections"
@@ -67,6 +68,16 @@ def evaluate(model: str, trained: Trained, sets: Sequence[EmotionData]) -> list[
         for data in sets
         for task in data.targets
     ]
+
+
+def evaluate_run(run: Run, sets: Sequence[EmotionData]) -> list[Result]:
+    """Results of every model of a run, data set by data set, the student's first."""
+    kind = "single" if run.student is None else "teacher"
+    results = [each for data in sets for each in evaluate(kind, run.teachers[data.label], [data])]
+    if run.student is not None:
+        results += evaluate("student", run.student, sets)
+    order = [data.name for data in sets]
+    return sorted(results, key=lambda result: (order.index(result.dataset), result.model))
 
 
 def cautions(sets: Sequence[EmotionData]) -> list[str]:

@@ -1,0 +1,50 @@
+"""A manifest's labels into the cache of its data set; features are not touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from m2e.cache.errors import DataError
+from m2e.cache.labels import write_labels
+from m2e.cache.schema import Labels
+from m2e.manifests.track import Manifest
+
+
+def manifest_labels(manifest: Manifest) -> Labels:
+    """The manifest as arrays, for labels.h5."""
+    tracks = manifest.tracks
+    tags = np.zeros((len(tracks), len(manifest.tag_names)), np.uint8)
+    column = {name: i for i, name in enumerate(manifest.tag_names)}
+    valence_arousal = np.full((len(tracks), 2), np.nan, np.float32)
+    for row, track in enumerate(tracks):
+        for tag in track.tags or ():
+            tags[row, column[tag]] = 1
+        if track.valence_arousal:
+            valence_arousal[row] = track.valence_arousal.valence, track.valence_arousal.arousal
+    return Labels(
+        dataset=manifest.name,
+        letter=manifest.letter,
+        track_ids=tuple(track.track_id for track in tracks),
+        splits=tuple(track.split or "" for track in tracks),
+        tag_names=manifest.tag_names,
+        tags=tags,
+        valence_arousal=valence_arousal,
+        clip_group=tuple(track.clip_group for track in tracks),
+        artist=tuple(track.artist for track in tracks),
+        provenance=manifest.provenance,
+    )
+
+
+def save_labels(manifest: Manifest, folder: Path) -> None:
+    """Write the manifest to the cache folder of its data set.
+
+    Raises:
+        DataError: an id cannot be stored, or the folder cannot be written.
+    """
+    try:
+        labels = manifest_labels(manifest)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    write_labels(folder, labels)
