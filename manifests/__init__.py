@@ -11,11 +11,11 @@ from pathlib import Path
 
 from m2e.cache.errors import DataError
 from m2e.manifests import deam, demo, emomusic, jamendo, pmemo, table
-from m2e.manifests.dataset import DataSet
-from m2e.manifests.splits import apply_splits
+from m2e.manifests.dataset import DEFAULT_CHOICES, Choices, DataSet
+from m2e.manifests.splits import align_splits, apply_splits
 from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal
 
-__all__ = ["DATASETS", "SPLITS", "DataSet", "Manifest", "Split", "Track", "ValenceArousal", "load"]
+__all__ = ["DATASETS", "SPLITS", "Choices", "DataSet", "Manifest", "Split", "Track", "ValenceArousal", "find", "load"]
 
 DATASETS: dict[str, DataSet] = {
     dataset.name: dataset
@@ -29,29 +29,53 @@ DATASETS: dict[str, DataSet] = {
 }
 
 
-def load(dataset: str, root: Path | None = None, splits: Path | None = None) -> Manifest:
-    """The manifest of a registered data set, or of a user's own CSV file (see `m2e.manifests.table`).
+def default_root(name: str) -> Path:
+    """Where a registered data set is looked for: its name in $M2E_DATA, or in data."""
+    return Path(os.environ.get("M2E_DATA") or "data") / name
+
+
+def find(name: str) -> DataSet:
+    """The registered data set of this name.
+
+    Raises:
+        DataError: there is none; the line suggests the nearest.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    near = get_close_matches(name.lower(), DATASETS, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    raise DataError(
+        f"no data set is called {name[:80]!r}: {guess}there are {', '.join(DATASETS)}, "
+        "or give a CSV file of your own (a path that ends in .csv)"
+    )
+
+
+def is_table(dataset: str) -> bool:
+    """Whether `dataset` is meant as a CSV file, not as a name."""
+    return dataset.lower().endswith(".csv")
+
+
+def load(
+    dataset: str, root: Path | None = None, splits: Path | None = None, choices: Choices = DEFAULT_CHOICES
+) -> Manifest:
+    """The manifest of a registered data set, or of a CSV file (see `m2e.manifests.table`).
 
     Args:
         dataset: a name in `DATASETS`, or a path that ends in .csv.
         root: folder of the data set; default: its name under $M2E_DATA or data, for a CSV file the file's own.
         splits: folder with train.txt, validation.txt and test.txt, in place of the data set's own splits.
+        choices: what the data set leaves to the user.
 
     Raises:
         DataError: an unknown name; a folder or file that is missing or damaged.
     """
-    if dataset.lower().endswith(".csv"):
-        # Under a registered name its clips and its cache would pass for that data set's.
-        if Path(dataset).stem in DATASETS:
-            raise DataError(f"{dataset}: rename the file; {Path(dataset).stem} is the name of a registered data set")
-        manifest = table.read(Path(dataset), root)
-    elif dataset in DATASETS:
-        manifest = DATASETS[dataset].read(root or Path(os.environ.get("M2E_DATA") or "data") / dataset)
+    if is_table(dataset):
+        manifest = table.read(Path(dataset), root, choices.scale, reserved=DATASETS)
     else:
-        near = get_close_matches(dataset.lower(), DATASETS, n=1)
-        guess = f"did you mean {near[0]}? " if near else ""
-        raise DataError(
-            f"no data set is called {dataset!r}: {guess}there are {', '.join(DATASETS)}, "
-            "or give a CSV file of your own (a path that ends in .csv)"
-        )
-    return manifest if splits is None else apply_splits(manifest, splits)
+        manifest = find(dataset).read(root or default_root(dataset), choices)
+    if splits is not None:
+        manifest = apply_splits(manifest, splits)
+    if choices.align:
+        other, _, folder = choices.align.partition("=")
+        manifest = align_splits(manifest, load(other, Path(folder) if folder else None))
+    return manifest

@@ -1,13 +1,45 @@
-"""A registered data set: how to read its folder, and what people must put there."""
+"""A registered data set: how to read its folder, what people must put there, and what is known to be wrong with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from m2e.cache.errors import DataError
 from m2e.manifests.track import Manifest
+
+DeamLabels = Literal["as-distributed", "repaired"]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may choose where data sets leave a choice; each concerns some data sets and no others.
+
+    Attributes:
+        deam_labels: DEAM's labels as published, or with the two columns of songs 2-1000 exchanged back.
+        jamendo_split: which of MTG-Jamendo's official splits, 0-4; the paper and MediaEval use 0.
+        scale: the ends of the scale of valence and arousal in a user's own CSV, mapped to 1 and 9.
+        align: another data set, NAME or NAME=DIR or FILE.csv; clips that both hold take its split.
+    """
+
+    deam_labels: DeamLabels = "as-distributed"
+    jamendo_split: int = 0
+    scale: tuple[float, float] = (1.0, 9.0)
+    align: str = ""
+
+
+DEFAULT_CHOICES = Choices()
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file to fetch: its `path` below the data set's folder, the `address` below the base, its SHA-256 in hex."""
+
+    path: str
+    address: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -20,7 +52,14 @@ class DataSet:
         description: one line for listings.
         holds: what its folder must hold, to end the sentence "it should hold ...".
         source: where to get that.
-        parse: the folder -> its manifest; raises DataError.
+        licence: of labels and audio, in a sentence.
+        parse: the folder and the choices -> its manifest; raises DataError.
+        steps: what to do to get it, a line each; {root} stands for the folder.
+        issues: what is known to be wrong or surprising, a line each.
+        paper_counts: train, validation and test of the paper's Table I.
+        base_url: of `files`.
+        files: metadata that `m2e-manifest fetch` can get.
+        audio_digests: lists of SHA-256 and path, a line an audio file, below the data set's folder.
     """
 
     name: str
@@ -28,9 +67,16 @@ class DataSet:
     description: str
     holds: str
     source: str
-    parse: Callable[[Path], Manifest]
+    licence: str
+    parse: Callable[[Path, Choices], Manifest]
+    steps: tuple[str, ...] = ()
+    issues: tuple[str, ...] = ()
+    paper_counts: tuple[int, int, int] | None = None
+    base_url: str = ""
+    files: tuple[RemoteFile, ...] = ()
+    audio_digests: tuple[str, ...] = ()
 
-    def read(self, root: Path) -> Manifest:
+    def read(self, root: Path, choices: Choices = DEFAULT_CHOICES) -> Manifest:
         """The manifest of the data set in folder `root`.
 
         Raises:
@@ -41,8 +87,11 @@ class DataSet:
                 raise DataError(f"{root}: no such folder")
             if not any(root.iterdir()):
                 raise DataError(f"{root}: the folder is empty")
-            return self.parse(root)
+            return self.parse(root, choices)
         except OSError as error:
             raise DataError(f"{error.filename or root}: cannot be read: {error.strerror}") from error
         except DataError as error:
-            raise DataError(f"{error}; for {self.name}, {root} should hold {self.holds}, from {self.source}") from error
+            raise DataError(
+                f"{error}; for {self.name}, {root} should hold {self.holds}, from {self.source} "
+                f"(`m2e-manifest check {self.name}` explains)"
+            ) from error

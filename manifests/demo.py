@@ -6,14 +6,16 @@ from functools import partial
 from pathlib import Path
 
 from m2e.manifests import table
-from m2e.manifests.dataset import DataSet
+from m2e.manifests.dataset import Choices, DataSet
+from m2e.manifests.place import Place
 from m2e.manifests.track import Manifest
 
 
-def parse(name: str, letter: str, root: Path) -> Manifest:
+def parse(name: str, letter: str, root: Path, choices: Choices) -> Manifest:
     """The manifest of the synthetic set at `root`."""
     labels = "synthetic labels of synthetic audio, for demonstration only"
-    return table.read(root / "manifest.csv", root, name, letter, labels)
+    file = Place(root).inside("manifest.csv", name)
+    return table.read(file, root, name=name, letter=letter, labels=labels)
 
 
 DATASETS = tuple(
@@ -23,7 +25,10 @@ DATASETS = tuple(
         description=f"synthetic stand-in for {stands_for}: made in seconds, learns nothing about music",
         holds="manifest.csv and the folder audio",
         source="`python -m m2e.extract.demo`",
+        licence="made by m2e itself; no rights of others",
         parse=partial(parse, name, letter),
+        steps=("run `python -m m2e.extract.demo --out DIR`: it makes the four demo sets, {root} among them",),
+        issues=("sound and labels are synthetic: results on this set say nothing about music",),
     )
     for name, letter, stands_for in (
         ("demo-jamendo", "J", "MTG-Jamendo"),

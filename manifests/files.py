@@ -1,17 +1,23 @@
-"""Text files from outside, checked before any reader believes them: existence, encoding, columns, numbers, ids, paths.
+"""Text files from outside, checked before any reader believes them: size, encoding, columns, numbers, ids.
 
 Rows are counted as a spreadsheet shows them: the header is row 1.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from m2e.cache.errors import DataError
 
+# Far above any real file, and low enough that a forged one cannot take the memory.
+MAX_BYTES = 64 << 20
+MAX_LINE = 1 << 18
+MAX_LINES = 250_000
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 # Not U+0080-009F: one of PMEmo's artists holds such a character.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -22,14 +28,17 @@ def read_text(path: Path) -> str:
     """The UTF-8 text of `path`, without a byte order mark.
 
     Raises:
-        DataError: no such file, unreadable, empty, or not UTF-8 text.
+        DataError: no such file, unreadable, empty, over 64 MiB, or not UTF-8 text.
     """
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        raise DataError(f"{path}: is larger than {MAX_BYTES >> 20} MiB: it is no table of tracks")
     if b"\0" in raw:
         raise DataError(f"{path}: holds a NUL byte at {raw.index(0)}: it is no UTF-8 text file")
     try:
@@ -49,7 +58,7 @@ class Row:
 
     Attributes:
         where: "file: row 7", for messages.
-        cells: text by column name.
+        cells: text by column name, of the columns that were asked for.
     """
 
     where: str
@@ -65,60 +74,100 @@ class Row:
         """The cell as a number in [low, high]; DataError for anything else, NaN and infinities included."""
         text = self[column]
         if not _NUMBER.fullmatch(text) or not low <= float(text) <= high:
-            raise DataError(f"{self.where}: {column} {text!r} is not a number from {low:g} to {high:g}")
+            raise DataError(f"{self.where}: {column} {text[:80]!r} is not a number from {low:g} to {high:g}")
         return float(text)
 
     def decimal_id(self, column: str) -> str:
         """The cell as an id such as "948", safe as part of a file name; DataError for anything else."""
         if not _DECIMAL_ID.fullmatch(self[column]):
-            raise DataError(f"{self.where}: {column} {self[column]!r} is not a positive whole number")
+            raise DataError(f"{self.where}: {column} {self[column][:80]!r} is not a positive whole number")
         return self[column]
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """The rows of a CSV file that has `columns`, and maybe others, in any order, under one header line.
+@dataclass(frozen=True)
+class Table:
+    """A CSV file.
+
+    Attributes:
+        columns: all names of the header.
+        rows: at least one.
+        preamble: the cells of the line above the header, after its first; empty where there is none.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[Row]
+    preamble: tuple[str, ...] = ()
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, with their ends, which are those that CSV knows.
+
+    Raises:
+        DataError: as `read_text`; lines longer or more than in any real table.
+    """
+    text = read_text(path)
+    if (lines := text.count("\n") + text.count("\r") - text.count("\r\n")) > MAX_LINES:
+        raise DataError(f"{path}: has {lines:,} lines, over {MAX_LINES:,}: it is no table of tracks")
+    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
+        if len(line) > MAX_LINE:
+            raise DataError(f"{path}: line {number} has {len(line):,} characters: it is no table of tracks")
+        yield line
+
+
+def read_cells(path: Path) -> Iterator[list[str]]:
+    """The rows of a CSV file as lists of cells, one after the other; blank lines are empty lists.
+
+    Raises:
+        DataError: as `read_lines`; broken quotes, or a cell of over 131,072 characters.
+    """
+    reader = csv.reader(read_lines(path), strict=True)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{path}: is no CSV file: line {reader.line_num}: {error}") from error
+
+
+def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (), mark: str = "") -> Table:
+    """A CSV file that has `columns`, and maybe others, in any order, under one header line.
 
     Rows of empty cells, as spreadsheets leave them, are skipped.
 
+    Args:
+        columns: must be there.
+        optional: are read where they are there.
+        mark: a first line that begins with this cell is the preamble.
+
     Raises:
-        DataError: as `read_text`; rows of unequal length, a doubled or missing column, no row at all.
+        DataError: as `read_cells`; rows of unequal length, a doubled or missing column, no row at all.
     """
-    import io
-
-    import pandas as pd
-
-    try:
-        # The header is read as a row: pandas would rename doubled columns and take a surplus one for an index.
-        # Only the python engine tells a cell that is missing from one that is empty.
-        table = pd.read_csv(
-            io.StringIO(read_text(path)),
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,
-            engine="python",
-        )
-    except ValueError as error:
-        raise DataError(f"{path}: is no CSV file: {' '.join(str(error).split())}") from error
-    header, *body = ([cell.strip() if isinstance(cell, str) else None for cell in row] for row in table.to_numpy())
-    names = [name or "" for name in header]
+    numbered = enumerate(([cell.strip() for cell in cells] for cells in read_cells(path)), start=1)
+    _, names = next(numbered)
+    preamble: tuple[str, ...] = ()
+    if mark and names[:1] == [mark]:
+        preamble = tuple(cell for cell in names[1:] if cell)
+        _, names = next(numbered, (0, []))
     missing = [name for name in columns if name not in names]
     if missing:
         raise DataError(f"{path}: lacks the columns {missing}; it needs {list(columns)} and has {names[:20]}")
     doubled = {name for name in names if name and names.count(name) > 1}
     if doubled:
         raise DataError(f"{path}: has more than one column {sorted(doubled)}")
+    wanted = {name: names.index(name) for name in (*columns, *optional) if name in names}
     rows = []
-    for number, cells in enumerate(body, start=2):
+    for number, cells in numbered:
         if not any(cells):
             continue
-        full = [cell for cell in cells if cell is not None]
-        if len(full) < len(names):
-            raise DataError(f"{path}: row {number} has {len(full)} cells, the header {len(names)}")
-        rows.append(Row(f"{path}: row {number}", dict(zip(names, full, strict=True))))
+        if len(cells) != len(names):
+            raise DataError(f"{path}: row {number} has {len(cells)} cells, the header {len(names)}")
+        rows.append(Row(f"{path}: row {number}", {name: cells[i] for name, i in wanted.items()}))
     if not rows:
         raise DataError(f"{path}: has no row below its header")
-    return rows
+    return Table(tuple(names), rows, preamble)
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
+    """The rows of `read_table`."""
+    return read_table(path, columns).rows
 
 
 def check_unique(rows: Iterable[Row], column: str) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from m2e.cache.console import say
 from m2e.cache.errors import DataError
-from m2e.cache.labels import write_labels
+from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.schema import Labels
 from m2e.manifests.track import Manifest
 
 
 def manifest_labels(manifest: Manifest) -> Labels:
-    """The manifest as arrays, for labels.h5."""
+    """The manifest as arrays, for labels.h5.
+
+    Raises:
+        DataError: an id cannot be stored.
+    """
     tracks = manifest.tracks
     tags = np.zeros((len(tracks), len(manifest.tag_names)), np.uint8)
     column = {name: i for i, name in enumerate(manifest.tag_names)}
@@ -23,28 +29,32 @@ def manifest_labels(manifest: Manifest) -> Labels:
             tags[row, column[tag]] = 1
         if track.valence_arousal:
             valence_arousal[row] = track.valence_arousal.valence, track.valence_arousal.arousal
-    return Labels(
-        dataset=manifest.name,
-        letter=manifest.letter,
-        track_ids=tuple(track.track_id for track in tracks),
-        splits=tuple(track.split or "" for track in tracks),
-        tag_names=manifest.tag_names,
-        tags=tags,
-        valence_arousal=valence_arousal,
-        clip_group=tuple(track.clip_group for track in tracks),
-        artist=tuple(track.artist for track in tracks),
-        provenance=manifest.provenance,
-    )
+    try:
+        return Labels(
+            dataset=manifest.name,
+            letter=manifest.letter,
+            track_ids=tuple(track.track_id for track in tracks),
+            splits=tuple(track.split or "" for track in tracks),
+            tag_names=manifest.tag_names,
+            tags=tags,
+            valence_arousal=valence_arousal,
+            clip_group=tuple(track.clip_group for track in tracks),
+            artist=tuple(track.artist for track in tracks),
+            provenance=manifest.provenance,
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def save_labels(manifest: Manifest, folder: Path) -> None:
-    """Write the manifest to the cache folder of its data set.
+    """Write the manifest to the cache folder of its data set; say so where other labels or splits stood there.
 
     Raises:
         DataError: an id cannot be stored, or the folder cannot be written.
     """
-    try:
-        labels = manifest_labels(manifest)
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    labels = manifest_labels(manifest)
+    with suppress(DataError):  # none there yet, or damaged
+        before = read_labels(folder).provenance
+        if before != labels.provenance:
+            say(f"{folder}: labels were: {before}. They are now: {labels.provenance}", "note")
     write_labels(folder, labels)

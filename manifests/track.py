@@ -6,7 +6,7 @@ Valence and arousal are always on 1-9 here; readers map other scales.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from m2e.cache.schema import SPLITS, Split
@@ -61,6 +61,8 @@ class Manifest:
         tag_names: the tags' column order; empty for a set without tags.
         provenance: a sentence on the source of labels and splits, printed in reports: "<labels>; splits: <splits>".
         notes: a line each on what a user should know (songs without labels, ...).
+        unlabelled: ids that the data set names but that have no label, and so are no tracks here.
+        evidence: figures on which a judgement of the labels rests, by what they measure.
     """
 
     name: str
@@ -68,7 +70,9 @@ class Manifest:
     tracks: tuple[Track, ...]
     tag_names: tuple[str, ...] = ()
     provenance: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    evidence: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         ids = [track.track_id for track in self.tracks]

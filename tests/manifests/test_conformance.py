@@ -2,6 +2,8 @@
 
 import random
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from support.official import WRITERS
 
 from m2e.cache.errors import DataError
 from m2e.cache.schema import check_id
-from m2e.manifests import DATASETS, SPLITS, load
+from m2e.manifests import DATASETS, SPLITS, ValenceArousal, load, table
+from m2e.manifests.splits import read_splits
 
 every_set = pytest.mark.parametrize("name", DATASETS)
 
@@ -38,6 +41,10 @@ def test_manifest_is_complete(name: str, tmp_path: Path) -> None:
     assert "; splits: " in manifest.provenance
     assert all(len(line.splitlines()) == 1 for line in (manifest.provenance, dataset.description, *manifest.notes))
     assert bool(manifest.tag_names) == (dataset.letter == "J")
+    assert bool(dataset.paper_counts) == (not name.startswith("demo-"))
+    assert dataset.steps
+    assert dataset.issues
+    assert dataset.licence
     for track in manifest.tracks:
         check_id(track.track_id)
         assert track.split in SPLITS
@@ -142,3 +149,132 @@ def test_lists_of_ids_replace_the_splits(name: str, tmp_path: Path) -> None:
     shutil.rmtree(lists)
     with pytest.raises(DataError, match="no such folder"):
         load(name, tmp_path / "set", lists)
+
+
+@every_set
+def test_one_level_of_nesting_is_forgiven(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / "flat")
+    flat = load(name, tmp_path / "flat")
+    if name.startswith("demo-"):
+        return  # not an archive of somebody else's
+    for track in flat.tracks[:2]:
+        nested = tmp_path / "in" / "sounds" / track.audio_path.relative_to(tmp_path / "flat")
+        nested.parent.mkdir(parents=True, exist_ok=True)
+        nested.touch()
+    shutil.copytree(tmp_path / "flat", tmp_path / "in" / "labels")
+    manifest = load(name, tmp_path / "in")
+    found = [track.audio_path for track in manifest.tracks if track.audio_path.is_file()]
+    assert len(found) == 2
+    assert all(tmp_path / "in" / "sounds" in path.parents for path in found)
+    assert [(t.track_id, t.split, t.tags, t.valence_arousal, t.clip_group) for t in manifest.tracks] == [
+        (t.track_id, t.split, t.tags, t.valence_arousal, t.clip_group) for t in flat.tracks
+    ]
+
+
+@every_set
+def test_two_copies_of_the_annotations_are_refused(name: str, tmp_path: Path) -> None:
+    if name.startswith("demo-"):
+        return
+    for copy in ("one", "two"):
+        WRITERS[name](tmp_path / copy)
+    assert "both one and two hold" in refused(name, tmp_path)
+
+
+@every_set
+def test_links_out_of_the_root_are_not_followed(name: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    for i in range(len(WRITERS[name](outside))):
+        root = tmp_path / f"root-{i}"
+        file = WRITERS[name](root)[i]
+        file.unlink()
+        file.symlink_to(outside / file.relative_to(root))
+        assert "leads out of" in refused(name, root)
+        file.unlink()
+        shutil.copy2(outside / file.relative_to(root), file)
+        assert load(name, root)
+    audio = load(name, root).tracks[0].audio_path
+    audio.parent.mkdir(parents=True)
+    audio.symlink_to("/etc/passwd")
+    assert "leads out of" in refused(name, root)
+    audio.unlink()
+    audio.parent.rmdir()
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / audio.name).touch()
+    audio.parent.symlink_to(tmp_path / "sounds")
+    assert "leads out of" in refused(name, root)
+
+
+@every_set
+def test_links_inside_the_root_are_followed(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path)
+    audio = load(name, tmp_path).tracks[0].audio_path
+    audio.parent.mkdir(parents=True)
+    (tmp_path / "kept.mp3").touch()
+    audio.symlink_to(tmp_path / "kept.mp3")
+    assert load(name, tmp_path).tracks[0].audio_path.is_file()
+
+
+@every_set
+def test_built_table_reads_back_the_same(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / "set")
+    manifest = load(name, tmp_path / "set")
+    file = tmp_path / "any-name.csv"
+    file.write_bytes(table.write(manifest, tmp_path / "set"))
+    assert load(str(file), tmp_path / "set") == manifest
+
+
+@every_set
+def test_real_sets_read_back_the_same(name: str, reference: Path, tmp_path: Path) -> None:
+    root = reference / "data" / name
+    if name == "pmemo" or not root.is_dir():
+        return
+    manifest = load(name, root)
+    file = tmp_path / "manifest.csv"
+    file.write_bytes(table.write(manifest, root))
+    assert load(str(file), root) == replace(manifest, evidence=())
+
+
+@every_set
+def test_counts_are_those_of_the_papers_table(name: str, reference: Path) -> None:
+    data, expected = reference / "data", DATASETS[name].paper_counts
+    if expected is None:
+        return
+    lists = data / "splits" / name
+    if name == "pmemo":  # its labels are not among the reference data
+        found = Counter(read_splits(lists).values())
+    else:
+        found = Counter(track.split for track in load(name, data / name, lists if lists.is_dir() else None).tracks)
+    assert (found["train"], found["validation"], found["test"]) == expected
+
+
+def test_labels_are_those_of_the_official_files(reference: Path) -> None:
+    """Sampled ids, against the files read in another way."""
+    data = reference / "data"
+    chance = random.Random(0)
+    tagged = {}
+    for split in SPLITS:
+        text = (data / "mtg-jamendo/data/splits/split-0" / f"autotagging_moodtheme-{split}.tsv").read_bytes().decode()
+        tagged |= {
+            line.split("\t")[0]: (split, line.strip().split("\t")[5:]) for line in text.split("\r\n")[1:] if line
+        }
+    jamendo = load("mtg-jamendo", data / "mtg-jamendo")
+    order = (data / "mtg-jamendo/data/tags/moodtheme_split.txt").read_text().split()
+    assert [f"mood/theme---{tag}" for tag in jamendo.tag_names] == order == sorted(order)
+    assert len(tagged) == len(jamendo.tracks)
+    for track in chance.sample(jamendo.tracks, 500):
+        assert (track.split, {f"mood/theme---{tag}" for tag in track.tags or ()}) == (
+            tagged[track.track_id][0],
+            set(tagged[track.track_id][1]),
+        )
+    columns = {"emomusic": (3, 1), "deam": (1, 3)}  # of valence and arousal
+    files = {
+        "emomusic": "annotations/static_annotations.csv",
+        "deam": "annotations/annotations averaged per song/song_level/static_annotations_averaged_songs_1_2000.csv",
+    }
+    for name, (valence, arousal) in columns.items():
+        lines = (data / name / files[name]).read_text().splitlines()[1:]
+        official = {line.split(",")[0]: line.split(",") for line in lines}
+        tracks = {track.track_id: track for track in load(name, data / name).tracks}
+        for track_id in chance.sample(sorted(official), 200):
+            cells = official[track_id]
+            assert tracks[track_id].valence_arousal == ValenceArousal(float(cells[valence]), float(cells[arousal]))

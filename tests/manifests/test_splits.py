@@ -1,13 +1,14 @@
 """Splits by hash and by lists."""
 
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
 from m2e.cache.errors import DataError
 from m2e.manifests import Manifest, Track
-from m2e.manifests.splits import apply_splits, hash_split, read_splits
+from m2e.manifests.splits import apply_splits, artist_key, hash_split, hash_splits, read_splits
 
 TOY = Manifest("toy", "", tuple(Track(str(i), Path(f"{i}.wav"), split="train") for i in range(4)), provenance="labels")
 
@@ -28,6 +29,48 @@ def test_hash_shares() -> None:
     assert found["train"] / 20_000 == pytest.approx(0.70, abs=0.012)
     assert found["validation"] / 20_000 == pytest.approx(0.15, abs=0.012)
     assert {hash_split(f"toy/{i}", train=0.8, validation=0.2) for i in range(2_000)} == {"train", "validation"}
+
+
+def test_tracks_are_split_as_their_clip_or_artist() -> None:
+    tracks = [Track(str(i), Path(), clip_group=f"toy/{i}", artist=("", "Ann")[i % 2]) for i in range(200)]
+    split = {track.track_id: track.split for track in hash_splits(tracks)}
+    assert all(split[str(i)] == hash_split(f"toy/{i}") for i in range(0, 200, 2))
+    assert {split[str(i)] for i in range(1, 200, 2)} == {hash_split("artist/ann")}
+
+
+def test_neither_clips_nor_artists_cross_whatever_the_order() -> None:
+    rng = random.Random(0)
+    tracks = [
+        Track(
+            str(i),
+            Path(),
+            clip_group=f"toy/{rng.randrange(1500)}",
+            artist=rng.choice(("", "Various Artists", f"Artist  {rng.randrange(600)}", f"ARTIST {rng.randrange(600)}")),
+        )
+        for i in range(2_000)
+    ]
+    split = {track: track.split for track in hash_splits(tracks)}
+    for key in (lambda track: track.clip_group, lambda track: artist_key(track.artist)):
+        splits = defaultdict(set)
+        for track in split:
+            splits[key(track)].add(track.split)
+        splits.pop("", None)
+        assert all(len(found) == 1 for found in splits.values())
+        assert len(splits) > 400
+    assert set(split.values()) == {"train", "validation", "test"}
+    shuffled = rng.sample(tracks, len(tracks))
+    assert set(hash_splits(shuffled)) == set(split)
+
+
+def test_a_chain_of_links_stays_together() -> None:
+    links = [("a", "Ann"), ("a", "Bob"), ("b", "Bob"), ("b", ""), ("c", "Cid")]
+    tracks = hash_splits([Track(str(i), Path(), clip_group=c, artist=a) for i, (c, a) in enumerate(links)])
+    assert [track.split for track in tracks[:4]] == [hash_split("artist/ann")] * 4
+    assert tracks[4].split == hash_split("artist/cid")
+
+
+def test_names_of_nobody_link_nothing() -> None:
+    assert [artist_key(name) for name in ("", " Various  ARTISTS", "unknown", "Beyoncé ")] == ["", "", "", "beyoncé"]
 
 
 def test_lists_with_other_line_ends_and_blank_lines(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from support.official import WRITERS
 
 from m2e.cache.errors import DataError
-from m2e.manifests import Track, ValenceArousal, load
+from m2e.manifests import Choices, Manifest, Track, ValenceArousal, load, table
 from m2e.manifests.splits import hash_split
 
 HEADER = "track_id,path,split,tags,valence,arousal,clip_group,artist\n"
@@ -49,16 +49,28 @@ def test_fewest_columns_in_any_order_with_spaces_and_a_byte_order_mark(tmp_path:
 
 
 def test_paths_are_relative_to_the_root(tmp_path: Path) -> None:
-    file = own(tmp_path, "track_id,path,tags\n1,sub/../1.wav,x\n")
+    file = own(tmp_path, "track_id,path,tags\n1,sub/1.wav,x\n")
     root = tmp_path / "audio"
     root.mkdir()
-    assert load(file, root).tracks[0].audio_path == root / "sub/../1.wav"
+    assert load(file, root).tracks[0].audio_path == root / "sub/1.wav"
     with pytest.raises(DataError, match=r"none: no such folder; the paths in own.csv are relative to it"):
         load(file, tmp_path / "none")
 
 
 @pytest.mark.parametrize(
-    "path", ["../1.wav", "/etc/passwd", "sub/../../1.wav", "../../etc/passwd", "", ".", "out/1.wav"]
+    "path",
+    [
+        "../1.wav",
+        "/etc/passwd",
+        "sub/../../1.wav",
+        "sub/../1.wav",
+        "../../etc/passwd",
+        "..",
+        "",
+        ".",
+        "out/1.wav",
+        "out",
+    ],
 )
 def test_paths_that_leave_the_root(path: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
@@ -96,7 +108,9 @@ def test_path_through_a_loop_of_links(tmp_path: Path) -> None:
         ('track_id,path,tags\na,"1\x1b.wav",x\n', "row 2: path .* holds control characters"),
         ("track_id,path,tags,tags\n1,1.wav,x,y\n", r"more than one column \['tags'\]"),
         ("track_id,path,tags\n1,1.wav\n", "row 2 has 2 cells, the header 3"),
-        ("track_id,path,tags\n1,1.wav,x,y\n", "is no CSV file"),
+        ("track_id,path,tags\n1,1.wav,x,y\n", "row 2 has 4 cells, the header 3"),
+        ('track_id,path,tags\n1,"1".wav,x\n', "is no CSV file: line 2"),
+        ("track_id,path,valence,arousal\n1,1.wav,nan,5\n", "row 2: valence 'nan' is not a number from 1 to 9"),
         ('track_id,path,tags\n1,1.wav,"x\n', "is no CSV file"),
         (f'track_id,path,tags\n1,1.wav,"{"x" * 200_000}"\n', "is no CSV file"),
         ("track_id,path,tags\n1,1\0.wav,x\n", "holds a NUL byte"),
@@ -148,6 +162,68 @@ def test_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         load("deam")
 
 
-def test_the_registry_is_listed_without_pandas() -> None:
-    code = "import sys, m2e.manifests as m; assert len(m.DATASETS) == 8; sys.exit('pandas' in sys.modules)"
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 5.0), (0.0, 100.0)])
+def test_other_scales_become_1_to_9(low: float, high: float, tmp_path: Path) -> None:
+    middle = (low + high) / 2
+    file = own(tmp_path, f"track_id,path,valence,arousal\na,a.wav,{low},{high}\nb,b.wav,{middle},{middle}\n")
+    manifest = load(file, choices=Choices(scale=(low, high)))
+    assert [track.valence_arousal for track in manifest.tracks] == [ValenceArousal(1, 9), ValenceArousal(5, 5)]
+    assert f"mapped from [{low:g}, {high:g}] to 1-9; splits" in manifest.provenance
+    own(tmp_path, f"track_id,path,valence,arousal\na,a.wav,{high + 1},{low}\n")
+    with pytest.raises(DataError, match=f"is not a number from {low:g} to {high:g}"):
+        load(file, choices=Choices(scale=(low, high)))
+
+
+BUILT = "#m2e-manifest,name=songs,letter=S,tag=sad,tag=happy,provenance=mine; splits: mine,note=a,unlabelled=9,\n"
+
+
+def test_line_above_the_header(tmp_path: Path) -> None:
+    manifest = load(own(tmp_path, BUILT + "track_id,path,tags\n1,1.wav,happy\n2,2.wav,\n"))
+    assert (manifest.name, manifest.letter, manifest.tag_names) == ("songs", "S", ("sad", "happy"))
+    assert (manifest.provenance, manifest.notes, manifest.unlabelled) == ("mine; splits: mine", ("a",), ("9",))
+    assert manifest.tracks[1].tags == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("name=songs", "name=../songs", "'../songs' cannot name a data set"),
+        ("name=songs", "name=/etc", "'/etc' cannot name a data set"),
+        ("name=songs", "name=.hidden", "'.hidden' cannot name a data set"),
+        ("name=songs", "name=a/b", "'a/b' cannot name a data set"),
+        ("letter=S", "letter=ST", "'ST' is not a letter"),
+        ("tag=happy", "tag=merry", "tag 'happy' is not among the tags of its first line"),
+        ("note=a", '"note=a\x1b[2J"', "row 1: holds control characters"),
+        ("track_id", "id", r"lacks the columns \['track_id'\]"),
+    ],
+)
+def test_line_above_the_header_is_checked(old: str, new: str, line: str, tmp_path: Path) -> None:
+    text = BUILT + "track_id,path,tags\n1,1.wav,happy\n"
+    with pytest.raises(DataError, match=line):
+        load(own(tmp_path, text.replace(old, new, 1)))
+
+
+def test_line_above_the_header_alone(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="lacks the columns"):
+        load(own(tmp_path, BUILT))
+
+
+def test_built_manifest_takes_no_scale(tmp_path: Path) -> None:
+    file = own(tmp_path, BUILT + "track_id,path,tags\n1,1.wav,happy\n")
+    with pytest.raises(DataError, match="takes no --scale"):
+        load(file, choices=Choices(scale=(0, 1)))
+
+
+def test_tag_that_the_table_cannot_hold() -> None:
+    manifest = Manifest("x", "", (Track("1", Path("1.wav"), tags=frozenset({"a;b"})),), ("a;b",))
+    with pytest.raises(DataError, match="holds a semicolon"):
+        table.write(manifest, Path())
+
+
+def test_reading_needs_no_library_beyond_the_base_install(tmp_path: Path) -> None:
+    WRITERS["deam"](tmp_path)
+    code = (
+        f"import sys; from pathlib import Path; import m2e.manifests as m; m.load('deam', Path({str(tmp_path)!r}))\n"
+        "assert not {'pandas', 'pooch', 'torch', 'scipy'} & set(sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

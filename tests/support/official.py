@@ -16,7 +16,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def write_jamendo(root: Path, numbers: Iterable[int] = range(948, 960)) -> list[Path]:
+def write_jamendo(root: Path, numbers: Iterable[int] = range(948, 960), split_number: int = 0) -> list[Path]:
     """Tracks `numbers`, a quarter each for validation and test, one to three tags: ragged rows that end in CRLF."""
     rows: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for i, number in enumerate(numbers):
@@ -25,7 +25,7 @@ def write_jamendo(root: Path, numbers: Iterable[int] = range(948, 960)) -> list[
         path = f"{number % 100:02d}/{number}.mp3"
         rows[split].append(f"track_{number:07d}\tartist_{i // 4:06d}\talbum_000149\t{path}\t212.7\t{tags}\r\n")
     header = "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS\r\n"
-    folder = root / "data" / "splits" / "split-0"
+    folder = root / "data" / "splits" / f"split-{split_number}"
     return [
         write(root / "data" / "tags" / "moodtheme_split.txt", "".join(f"mood/theme---{tag}\n" for tag in TAGS)),
         *(write(folder / f"autotagging_moodtheme-{s}.tsv", header + "".join(lines)) for s, lines in rows.items()),
@@ -51,6 +51,27 @@ def write_deam(
             folder / "static_annotations_averaged_songs_2000_2058.csv",
             second + "".join(f"{i},3.2,0.98,5.0,1.41,2.2,0.98,6.6,0.8,8.6,0.49,3.4,1.02\r\n" for i in full),
         ),
+    ]
+
+
+def write_deam_dynamic(root: Path, ids: Iterable[int], exchanged: bool) -> list[Path]:
+    """Dynamic annotations of songs `ids` that go with `write_deam`'s static ones, or with these exchanged.
+
+    Rows end in empty cells, as the published ones do: songs have unequal numbers of samples.
+    """
+    folder = root / "annotations" / "annotations averaged per song" / "dynamic (per second annotations)"
+    header = "song_id," + ",".join(f"sample_{15000 + 500 * i}ms" for i in range(6)) + "\n"
+    columns = {"valence": lambda i: 3.1 + i % 5, "arousal": lambda i: 3 + i % 3}
+    names = ("arousal", "valence") if exchanged else ("valence", "arousal")
+    return [
+        write(
+            folder / f"{name}.csv",
+            header
+            + "".join(
+                f"{i},{(columns[like](i) - 5) / 4 - 0.1:.3f},{(columns[like](i) - 5) / 4 + 0.1:.3f},,,,\n" for i in ids
+            ),
+        )
+        for name, like in zip(("valence", "arousal"), names, strict=True)
     ]
 
 

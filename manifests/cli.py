@@ -1,0 +1,307 @@
+"""m2e-manifest: get a data set, check it, look into it, write it as one CSV file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from m2e.cache.console import Group, counting, say
+from m2e.cache.errors import DataError
+from m2e.manifests.dataset import Choices
+from m2e.manifests.options import check_choices, choices_options, root_option, splits_option
+
+if TYPE_CHECKING:
+    from m2e.manifests.leaks import Leak
+    from m2e.manifests.track import Manifest, Track
+
+EPILOG = """\b
+Examples:
+  m2e-manifest check emomusic                     what to get, or what is there
+  m2e-manifest fetch mtg-jamendo --root data/mtg-jamendo
+  m2e-manifest check deam --splits lists/deam
+  m2e-manifest build deam --align emomusic --out deam.csv
+  m2e-manifest build my.csv --scale -1 1 --out my-on-1-9.csv
+  m2e-manifest leaks --data D=data/deam --data E=data/emomusic
+
+\b
+Data sets: mtg-jamendo (J), deam (D), emomusic (E), pmemo (P), demo-jamendo, demo-deam,
+demo-emomusic, demo-pmemo, or a CSV of your own with the columns track_id, path and tags
+and/or valence, arousal.
+"""
+
+name_argument = click.argument("name", metavar="NAME|FILE.csv")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
+
+@click.group(cls=Group, epilog=EPILOG, context_settings={"max_content_width": 110})
+def main() -> None:
+    """Get the data sets, check them, and see what is known of their labels and splits, before any audio is read."""
+
+
+def _load(name: str, root: Path | None, splits: Path | None, choices: Choices) -> Manifest:
+    from m2e.manifests import load
+
+    check_choices(choices, [name])
+    return load(name, root, splits, choices)
+
+
+@main.command(epilog="Example: m2e-manifest check deam --root data/deam --json")
+@name_argument
+@root_option
+@splits_option
+@choices_options
+@json_option
+def check(name: str, root: Path | None, splits: Path | None, choices: Choices, as_json: bool) -> None:
+    """Say what is there of a data set, and how to get the rest.
+
+    Shows counts beside the paper's Table I, missing audio, unlabelled songs, duplicates, ranges of the labels, test
+    songs that training sees, and every known issue. Exit code 1: its annotations are not there or damaged.
+    """
+    from m2e.manifests import DATASETS, default_root, find, is_table
+    from m2e.manifests.check import describe, examine
+
+    dataset = None if is_table(name) else find(name)
+    folder = root or (Path(name).parent if dataset is None else default_root(name))
+    steps = [step.format(root=shlex.quote(str(folder))) for step in dataset.steps] if dataset else []
+    try:
+        manifest = _load(name, root, splits, choices)
+    except DataError as error:
+        if as_json:
+            click.echo(json.dumps({"dataset": name, "ready": False, "problem": str(error), "steps": steps}, indent=2))
+        elif dataset:
+            click.echo(f"{dataset.name} ({dataset.letter}): {dataset.description}")
+            click.echo(f"{'licence':18}  {dataset.licence}")
+            for issue in dataset.issues:
+                click.echo(f"{'known issue':18}  {issue}")
+            _echo_steps(steps)
+            click.echo(f"{'then':18}  {_command('m2e-manifest check', name, root)}")
+        raise
+    facts = {"ready": True, **examine(manifest, dataset or DATASETS.get(manifest.name)), "steps": steps}
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        click.echo(f"{manifest.name} ({manifest.letter or 'no letter'}): {dataset.description if dataset else name}")
+        for line in describe(facts):
+            click.echo(line)
+        if facts["audio_missing"]:
+            _echo_steps(steps)
+    if facts["audio_found"]:
+        say(f"Next: {_command('m2e-extract --dataset', name, root)}")
+    elif steps:
+        say("No audio is there yet: the steps above say how to get it. Then run this command again.")
+    else:
+        say(f"No audio is there yet: the paths in {name} are relative to {folder}.")
+
+
+def _echo_steps(steps: list[str]) -> None:
+    for number, step in enumerate(steps, start=1):
+        click.echo(f"{f'step {number}':18}  {step}")
+
+
+def _command(command: str, name: str, root: Path | None) -> str:
+    return f"{command} {shlex.quote(name)}" + (f" --root {shlex.quote(str(root))}" if root else "")
+
+
+@main.command(epilog="Example: m2e-manifest build deam --deam-labels repaired --out deam.csv")
+@name_argument
+@root_option
+@splits_option
+@choices_options
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The .csv file to write.")
+@json_option
+def build(name: str, root: Path | None, splits: Path | None, choices: Choices, out: Path, as_json: bool) -> None:
+    """Write a data set as one CSV file, which m2e-extract --dataset and m2e-cache relabel --manifest read."""
+    from m2e.cache.files import write_atomically
+    from m2e.manifests import default_root, is_table, table
+
+    if out.suffix.lower() != ".csv":
+        raise click.BadParameter(f"{out} does not end in .csv", param_hint="--out")
+    manifest = _load(name, root, splits, choices)
+    folder = root or (Path(name).parent if is_table(name) else default_root(name))
+    write_atomically(out, table.write(manifest, folder))
+    for note in manifest.notes:
+        say(note, "note")
+    if as_json:
+        counts = Counter(track.split or "none" for track in manifest.tracks)
+        click.echo(json.dumps({"dataset": manifest.name, "manifest": str(out), "splits": counts}))
+    say(
+        f"{len(manifest.tracks)} tracks of {manifest.name} are in {out}. "
+        f"Next: {_command('m2e-extract --dataset', str(out), folder)}"
+    )
+
+
+@main.command(epilog="Example: m2e-manifest show deam 2 2001")
+@name_argument
+@click.argument("track_ids", nargs=-1, metavar="[TRACK_ID]...")
+@root_option
+@splits_option
+@choices_options
+@click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="How many, where none is named.")
+@json_option
+def show(
+    name: str,
+    track_ids: tuple[str, ...],
+    root: Path | None,
+    splits: Path | None,
+    choices: Choices,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Show tracks as they will be extracted: audio, split, labels, clip group, artist."""
+    manifest = _load(name, root, splits, choices)
+    by_id = {track.track_id: track for track in manifest.tracks}
+    if unknown := [track_id for track_id in track_ids if track_id not in by_id]:
+        raise DataError(
+            f"{manifest.name} has no track {unknown[0]!r}; its ids are such as {manifest.tracks[0].track_id!r}"
+        )
+    for track in [by_id[track_id] for track_id in track_ids] or manifest.tracks[:limit]:
+        facts = _track_facts(track)
+        click.echo(json.dumps(facts) if as_json else "  ".join(f"{key}={value}" for key, value in facts.items()))
+    if not track_ids and len(manifest.tracks) > limit:
+        say(f"... {len(manifest.tracks) - limit} more: --limit N, or name the tracks")
+
+
+def _track_facts(track: Track) -> dict[str, Any]:
+    point = track.valence_arousal
+    return {
+        "track_id": track.track_id,
+        "audio": str(track.audio_path),
+        "audio_found": track.audio_path.is_file(),
+        "split": track.split,
+        **({"valence": point.valence, "arousal": point.arousal} if point else {}),
+        **({"tags": sorted(track.tags)} if track.tags is not None else {}),
+        "clip_group": track.clip_group,
+        "artist": track.artist,
+    }
+
+
+@main.command(epilog="Example: m2e-manifest fetch mtg-jamendo --root data/mtg-jamendo")
+@click.argument("name")
+@root_option
+@click.option("--base-url", envvar="M2E_DATA_URL", show_envvar=True, metavar="URL", help="A mirror of the files.")
+def fetch(name: str, root: Path | None, base_url: str | None) -> None:
+    """Get a data set's metadata (not its audio) from pinned addresses, checked against known digests."""
+    from m2e.manifests import default_root, find
+    from m2e.manifests.fetch import fetch as fetch_files
+
+    dataset = find(name)
+    folder = root or default_root(name)
+    files = fetch_files(dataset, folder, base_url)
+    say(
+        f"{len(files)} files are in {folder}, as published ({dataset.licence}). "
+        f"Next: {_command('m2e-manifest check', name, root)}, which says how to get the audio"
+    )
+
+
+@main.command("verify-audio", epilog="Example: m2e-manifest verify-audio mtg-jamendo --root data/mtg-jamendo")
+@click.argument("name")
+@root_option
+@click.option("--jamendo-split", type=click.IntRange(0, 4), default=0, show_default=True, help="Whose tracks.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where good files are noted.  [default: in the folder]",
+)
+@json_option
+def verify_audio(name: str, root: Path | None, jamendo_split: int, state: Path | None, as_json: bool) -> None:
+    """Compare audio files with the SHA-256 that the data set publishes; list those that differ and exit with 1.
+
+    Interrupted? Run the same command again: files found good are not read again.
+    """
+    from m2e.manifests import default_root, find, load
+    from m2e.manifests.verify import STATE_FILE, published_digests
+    from m2e.manifests.verify import verify_audio as verify_files
+
+    folder = root or default_root(name)
+    digests = published_digests(find(name), folder)
+    manifest = load(name, root, choices=Choices(jamendo_split=jamendo_split))
+    tally: Counter[str] = Counter()
+    try:
+        with counting("verifying", len(manifest.tracks), "files") as advance:
+            for verdict in verify_files(manifest, digests, state or folder / STATE_FILE):
+                tally[verdict.state] += 1
+                if verdict.state in ("bad", "unreadable") and not as_json:
+                    click.echo(f"{verdict.path}")
+                advance(1)
+    except KeyboardInterrupt:
+        say(f"interrupted: {tally['good']} good files are noted. Run the same command to go on.")
+        raise SystemExit(130) from None
+    states = ("good", "bad", "unreadable", "missing", "unlisted")
+    if as_json:
+        click.echo(json.dumps({"dataset": name, **{state: tally[state] for state in states}}))
+    counts = ", ".join(f"{tally[state]} {state}" for state in states)
+    if wrong := tally["bad"] + tally["unreadable"]:
+        raise DataError(f"{wrong} audio files of {name} are not as published ({counts}): get these again")
+    say(f"{name}: {counts}.")
+
+
+@main.command(epilog="Example: m2e-manifest leaks --data D=data/deam --data E=data/emomusic --splits E=lists/emomusic")
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    metavar="NAME=DIR|FILE.csv",
+    help="A data set by name or letter, and its folder.",
+)
+@click.option(
+    "--splits", multiple=True, metavar="NAME=DIR", help="Lists of ids in place of the splits of data set NAME."
+)
+@json_option
+def leaks(data: tuple[str, ...], splits: tuple[str, ...], as_json: bool) -> None:
+    """Count test songs that training on these data sets together would see: a row a pair, a column a split."""
+    from dataclasses import asdict
+
+    from m2e.manifests.leaks import find_leaks
+
+    lists = dict(_pair(text, "--splits") for text in splits)
+    folders = dict((text, None) if text.lower().endswith(".csv") else _pair(text, "--data") for text in data)
+    if stray := lists.keys() - folders.keys():
+        raise click.BadParameter(f"{min(stray)} is not among --data", param_hint="--splits")
+    manifests = [_load(name, folder, lists.get(name), Choices()) for name, folder in folders.items()]
+    found = find_leaks(manifests)
+    if as_json:
+        click.echo(json.dumps([asdict(leak) for leak in found], indent=2))
+        return
+    for line in _leak_table(manifests, found):
+        click.echo(line)
+    say(
+        "+n: the clip is there under another id (known duplicates). To keep clips from crossing: m2e-manifest build "
+        "NAME --align OTHER=DIR --out FILE.csv, then m2e-cache relabel --manifest FILE.csv"
+    )
+
+
+def _pair(text: str, option: str) -> tuple[str, Path]:
+    """NAME=DIR, where NAME may be a letter of the paper's tables."""
+    from m2e.manifests import DATASETS
+
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise click.BadParameter(f"{text!r} is not NAME=DIR, such as D=data/deam", param_hint=option)
+    of_letter = {dataset.letter: key for key, dataset in reversed(DATASETS.items())}
+    return of_letter.get(name, name), Path(folder)
+
+
+def _leak_table(manifests: list[Manifest], found: list[Leak]) -> list[str]:
+    from m2e.manifests.track import SPLITS
+
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for leak in found:
+        text = f"{leak.same}" + (f" +{leak.duplicates}" if leak.duplicates else "")
+        cells.setdefault((leak.tested, leak.seen), {})[leak.split] = text
+        if leak.artists is not None:
+            cells.setdefault((leak.tested, f"{leak.seen}, by artist"), {})[leak.split] = f"{leak.artists}"
+    tests = {manifest.name: sum(track.split == "test" for track in manifest.tracks) for manifest in manifests}
+    rows = [["test set", "tracks", "also in", *SPLITS]]
+    for (tested, seen), of_split in cells.items():
+        rows.append([tested, f"{tests[tested]}", seen, *(of_split.get(split, "-") for split in SPLITS)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The options that say how a data set is read: the same on every command that reads one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from m2e.manifests import is_table
+from m2e.manifests.dataset import DEFAULT_CHOICES, Choices, DeamLabels
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Its folder.  [default: NAME in $M2E_DATA, or in data; for a CSV file, where it is]",
+)
+splits_option = click.option(
+    "--splits",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="For one data set: folder with train.txt, validation.txt, test.txt, an id a line, in place of its own splits.",
+)
+
+
+def choices_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --deam-labels, --jamendo-split, --scale and --align, which reach it together as `choices`."""
+
+    @click.option(
+        "--deam-labels",
+        type=click.Choice(get_args(DeamLabels)),
+        default=DEFAULT_CHOICES.deam_labels,
+        show_default=True,
+        help="DEAM's songs 2-1000 have valence and arousal exchanged: kept, as in published results, or repaired.",
+    )
+    @click.option(
+        "--jamendo-split",
+        type=click.IntRange(0, 4),
+        default=DEFAULT_CHOICES.jamendo_split,
+        show_default=True,
+        help="Which official split of MTG-Jamendo.",
+    )
+    @click.option(
+        "--scale",
+        type=float,
+        nargs=2,
+        metavar="LOW HIGH",
+        default=DEFAULT_CHOICES.scale,
+        show_default=True,
+        help="Ends of the scale of valence and arousal in a CSV of your own; mapped to 1 and 9.",
+    )
+    @click.option(
+        "--align",
+        default=DEFAULT_CHOICES.align,
+        metavar="NAME[=DIR]",
+        help="For one data set: clips that data set NAME holds too take its split (deam: --align emomusic).",
+    )
+    @wraps(command)
+    def with_choices(
+        deam_labels: Any, jamendo_split: int, scale: tuple[float, float], align: str, **others: Any
+    ) -> Any:
+        if not scale[0] < scale[1]:
+            raise click.BadParameter(f"{scale[0]:g} is not below {scale[1]:g}", param_hint="--scale")
+        return command(choices=Choices(deam_labels, jamendo_split, scale, align), **others)
+
+    return with_choices
+
+
+def check_choices(choices: Choices, datasets: Sequence[str]) -> None:
+    """Refuse a choice that concerns none of the data sets (names or CSV files), or several where it is of one.
+
+    Raises:
+        click.UsageError: with the option's name.
+    """
+    tables = any(is_table(dataset) for dataset in datasets)
+    for option, given, concerned in (
+        ("--deam-labels concerns deam", choices.deam_labels != DEFAULT_CHOICES.deam_labels, "deam" in datasets),
+        ("--jamendo-split concerns mtg-jamendo", choices.jamendo_split != 0, "mtg-jamendo" in datasets),
+        ("--scale concerns CSV files of your own", choices.scale != DEFAULT_CHOICES.scale, tables),
+    ):
+        if given and not concerned:
+            raise click.UsageError(f"{option}, and none of {', '.join(datasets)} (a built manifest has it made)")
+    if choices.align and len(datasets) > 1:
+        raise click.UsageError("--align is of one data set")

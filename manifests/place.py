@@ -1,0 +1,107 @@
+"""Where the files of a data set are: below its root, one level of nesting forgiven, and never outside.
+
+An archive may unpack into a folder of its own name, and audio and annotations may come in two of them.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from m2e.cache.errors import DataError
+
+
+class Place:
+    """A data set's root folder. Links that lead out of it are refused, whatever names them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._resolved = root.resolve()
+        self._followed: dict[Path, bool] = {}
+        self._found: dict[str, list[tuple[Path, frozenset[str]]]] = {}
+
+    def inside(self, relative: str, where: str) -> Path:
+        """The path of `relative`, a cell of a table at `where`.
+
+        Raises:
+            DataError: it is empty, absolute, climbs with "..", or leads out of the root through a link.
+        """
+        parts = PurePosixPath(relative).parts
+        if not parts or ".." in parts or relative.startswith(("/", "\\")):
+            raise DataError(f"{where}: path {relative[:200]!r} is not a path inside {self.root}")
+        path = self.root / relative
+        try:
+            if not self._is_inside(path.parent) or (path.is_symlink() and not self._is_inside(path)):
+                raise DataError(f"{where}: path {relative!r} is not a path inside {self.root}: a link leads out of it")
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{where}: path {relative[:200]!r} cannot be followed") from error
+        return path
+
+    def file(self, relative: Path) -> Path:
+        """Where an official file is: at `relative` below the root, or below one of its folders.
+
+        A file that is nowhere gets its normal place, so that a message can name it.
+
+        Raises:
+            DataError: two folders hold one, or a link leads out of the root.
+        """
+        found = [base for base, names in self._homes(str(relative.parent)) if relative.name in names]
+        if len(found) > 1 and found[0] != self.root:
+            raise DataError(
+                f"{self.root}: both {found[0].name} and {found[1].name} hold {relative}: "
+                "give the folder of one data set as --root"
+            )
+        return (found or [self.root])[0] / relative
+
+    def audio(self, *relatives: str) -> Path:
+        """Where an audio file is: the first of `relatives` ("folder/name") below the root or one of its folders.
+
+        Raises:
+            DataError: a link leads out of the root.
+        """
+        for relative in relatives:
+            folder, _, name = relative.rpartition("/")
+            for base, names in self._homes(folder):
+                if name in names:
+                    return base / relative
+        return self.root / relatives[0]
+
+    def _homes(self, folder: str) -> list[tuple[Path, frozenset[str]]]:
+        """Where a folder of this name is, and what it holds; looked up only once."""
+        if folder not in self._found:
+            self._found[folder] = [
+                (base, self._list(base / folder)) for base in self._bases if (base / folder).is_dir()
+            ]
+        return self._found[folder]
+
+    @cached_property
+    def _bases(self) -> list[Path]:
+        """The root and the folders in it. A folder that is a link is looked into only under its own name."""
+        with os.scandir(self.root) as entries:
+            below = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
+        return [self.root, *sorted(below)]
+
+    def _list(self, folder: Path) -> frozenset[str]:
+        self._check(folder)
+        names = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    self._check(Path(entry))
+                names.append(entry.name)
+        return frozenset(names)
+
+    def _check(self, path: Path) -> None:
+        if not self._is_inside(path):
+            raise DataError(
+                f"{path}: this link leads out of {self.root} and is not followed: "
+                "put the files there, or give a folder that holds both as --root"
+            )
+
+    def _is_inside(self, path: Path) -> bool:
+        """Whether a path is the root or below it when all links are followed."""
+        if path not in self._followed:
+            resolved = path.resolve()
+            self._followed[path] = resolved == self._resolved or self._resolved in resolved.parents
+        return self._followed[path]

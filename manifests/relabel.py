@@ -1,0 +1,121 @@
+"""m2e-cache relabel: other labels and splits for a cache, without touching audio or features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from m2e.cache.console import Command, say
+from m2e.cache.errors import DataError
+from m2e.manifests.dataset import Choices
+from m2e.manifests.options import check_choices, choices_options, root_option, splits_option
+
+if TYPE_CHECKING:
+    from m2e.cache.schema import Labels
+
+EPILOG = """\b
+Examples:
+  m2e-cache relabel features/deam --root data/deam --deam-labels repaired
+  m2e-cache relabel features/emomusic --splits my-lists
+  m2e-cache relabel features/deam --manifest deam.csv
+"""
+
+
+@click.command(cls=Command, epilog=EPILOG)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option(
+    "--manifest",
+    "table",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Take labels and splits from this CSV file, such as `m2e-manifest build` writes, not from the official files.",
+)
+@root_option
+@splits_option
+@choices_options
+@click.option("--break-lock", is_flag=True, help="Go on though another process holds the cache's lock.")
+@click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON on standard output.")
+def relabel(
+    folder: Path,
+    table: Path | None,
+    root: Path | None,
+    splits: Path | None,
+    choices: Choices,
+    break_lock: bool,
+    as_json: bool,
+) -> None:
+    """Replace labels and splits in the cache FOLDER of a data set, at once and whole; features stay as they are.
+
+    They come from the data set's official files (audio need not be there) or from a CSV file.
+    """
+    from m2e.cache.labels import write_labels
+    from m2e.cache.lock import pack_lock
+    from m2e.manifests import load
+    from m2e.manifests.labels import manifest_labels
+
+    if table is not None and table.suffix.lower() != ".csv":
+        raise click.BadParameter(f"{table} does not end in .csv", param_hint="--manifest")
+    old = _labels(folder)
+    name = old.dataset if old else folder.resolve().name
+    source = str(table or name)
+    check_choices(choices, [source])
+    manifest = load(source, root, splits, choices)
+    if manifest.name != name:
+        raise DataError(f"{folder} is the cache of {name}, and {source} is a manifest of {manifest.name}")
+    new = manifest_labels(manifest)
+    if old and not set(new.track_ids) & set(old.track_ids):
+        raise DataError(
+            f"{folder} and {source} have no track in common: their ids are such as {old.track_ids[0]!r} and "
+            f"{new.track_ids[0]!r}"
+        )
+    with pack_lock(folder, break_lock):
+        write_labels(folder, new)
+    changed = changes(old, new)
+    if as_json:
+        click.echo(json.dumps({"dataset": new.dataset, "provenance": new.provenance, **changed}))
+    for note in manifest.notes:
+        say(note, "note")
+    counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in changed.items())
+    say(
+        f"{folder}/labels.h5 is replaced: {counts}. It now says: {new.provenance}. "
+        f"Next: m2e-train --datasets {new.letter or new.dataset} --cache {folder.parent}"
+    )
+
+
+def _labels(folder: Path) -> Labels | None:
+    """The labels that are there; None where they are damaged, beside features that need new ones."""
+    from m2e.cache.labels import read_labels
+
+    try:
+        return read_labels(folder)
+    except DataError as error:
+        if not any(folder.glob("features-*")):
+            raise
+        say(f"{error}: these are put in their place", "note")
+        return None
+
+
+def changes(old: Labels | None, new: Labels) -> dict[str, int]:
+    """How many tracks were added, removed, moved to another split, or given other labels."""
+    if old is None:
+        return {"tracks": len(new.track_ids)}
+    before = {track_id: i for i, track_id in enumerate(old.track_ids)}
+    both = [(before[track_id], i) for i, track_id in enumerate(new.track_ids) if track_id in before]
+    return {
+        "tracks": len(new.track_ids),
+        "added": len(new.track_ids) - len(both),
+        "removed": len(old.track_ids) - len(both),
+        "other_split": sum(old.splits[i] != new.splits[j] for i, j in both),
+        "other_valence_or_arousal": sum(_point(old, i) != _point(new, j) for i, j in both),
+        "other_tags": sum(_tags(old, i) != _tags(new, j) for i, j in both),
+    }
+
+
+def _point(labels: Labels, row: int) -> tuple[float | None, ...]:
+    return tuple(None if value != value else value for value in labels.valence_arousal[row].tolist())
+
+
+def _tags(labels: Labels, row: int) -> set[str]:
+    return {name for name, has in zip(labels.tag_names, labels.tags[row].tolist(), strict=True) if has}

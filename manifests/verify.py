@@ -1,0 +1,104 @@
+"""Comparing audio files with the digests that a data set publishes, as a stream, and going on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from m2e.cache.errors import DataError
+from m2e.manifests.dataset import DataSet
+from m2e.manifests.files import read_text
+from m2e.manifests.place import Place
+from m2e.manifests.track import Manifest, Track
+
+STATE_FILE = ".m2e-verified-audio.txt"
+_LINE = re.compile(r"([0-9a-f]{64}) +(\d{2}/\d+(?:\.low)?\.mp3)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one file: "good", "bad", "missing", "unreadable", or "unlisted": no digest is published."""
+
+    path: Path
+    state: str
+
+
+def published_digests(dataset: DataSet, root: Path) -> dict[str, str]:
+    """ "48/948.mp3" -> SHA-256 in hex, of all the lists that are there.
+
+    Raises:
+        DataError: the data set publishes none, or none of its lists is there, or a line is of another form.
+    """
+    if not dataset.audio_digests:
+        raise DataError(f"{dataset.name}: no digests of its audio are published, so it cannot be verified")
+    place = Place(root)
+    lists = [place.file(Path(name)) for name in dataset.audio_digests]
+    there = [path for path in lists if path.is_file()]
+    if not there:
+        raise DataError(f"{lists[0]}: no such file; the digests come with {dataset.source} (git clone)")
+    digests: dict[str, str] = {}
+    for path in there:
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
+            match = _LINE.fullmatch(line.strip())
+            if not match:
+                raise DataError(f"{path}: line {number} is not a SHA-256 and a path such as 48/948.mp3")
+            digests[match[2]] = match[1]
+    return digests
+
+
+def verify_audio(manifest: Manifest, digests: dict[str, str], state: Path) -> Iterator[Verdict]:
+    """Compare every track's audio with its digest, one after the other.
+
+    A good file is written to `state` with its size and time of change, and not read again while these stay.
+
+    Raises:
+        DataError: `state` cannot be read or written.
+    """
+    done = _read_state(state)
+    try:
+        with state.open("a", encoding="utf-8") as log:
+            for track in manifest.tracks:
+                entry, verdict = _verify(track, digests, done)
+                if entry:
+                    log.write(f"{entry}\n")
+                    log.flush()
+                yield verdict
+    except OSError as error:
+        raise DataError(
+            f"{state}: cannot be written: {error.strerror}; the list of verified files can go elsewhere: --state FILE"
+        ) from error
+
+
+def _verify(track: Track, digests: dict[str, str], done: frozenset[str]) -> tuple[str, Verdict]:
+    """A new entry for the state, or "", and the verdict."""
+    path = track.audio_path
+    digest = digests.get(f"{path.parent.name}/{path.name}")
+    try:
+        status = path.stat()
+        if digest is None:
+            return "", Verdict(path, "unlisted")
+        entry = f"{digest} {status.st_size} {status.st_mtime_ns} {track.track_id}"
+        if entry in done:
+            return "", Verdict(path, "good")
+        with path.open("rb") as file:
+            good = hashlib.file_digest(file, "sha256").hexdigest() == digest
+    except FileNotFoundError:
+        return "", Verdict(path, "missing")
+    except OSError:
+        return "", Verdict(path, "unreadable")
+    return (entry, Verdict(path, "good")) if good else ("", Verdict(path, "bad"))
+
+
+def _read_state(path: Path) -> frozenset[str]:
+    """The lines of whole entries; a line that a kill cut short is like no entry, and so are strange ones."""
+    if path.is_symlink():
+        raise DataError(f"{path}: is a link, which is not followed: give another file with --state")
+    try:
+        return frozenset(path.read_text(encoding="utf-8", errors="replace").split("\n"))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,141 @@
+"""Files made to break a reader: one clear line each, in bounded memory, and nothing outside the root is read."""
+
+import os
+import random
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from support.official import WRITERS
+
+from m2e.cache.errors import DataError
+from m2e.manifests import load
+from m2e.manifests.files import MAX_BYTES
+
+OFFICIAL = ("mtg-jamendo", "deam", "emomusic", "pmemo")
+HEADER = "track_id,path,tags\n"
+
+
+def refused(dataset: str, root: Path | None = None) -> str:
+    with pytest.raises(DataError) as caught:
+        load(dataset, root)
+    line = str(caught.value)
+    assert line.isprintable()
+    assert len(line) < 1_500
+    return line
+
+
+def own(folder: Path, content: bytes) -> str:
+    (folder / "own.csv").write_bytes(content)
+    return str(folder / "own.csv")
+
+
+ATTACKS = {
+    "million columns": (",".join(f"c{i}" for i in range(1_000_000)) + "\n").encode(),
+    "million commas below a header": HEADER.encode() + b"1,1.wav,x" + b"," * 1_000_000 + b"\n",
+    "million commas in quoted lines": HEADER.encode() + b'"\n",' * 1_000_000,
+    "one endless cell": HEADER.encode() + b'1,1.wav,"' + b"x" * 2_000_000,
+    "one endless cell of many lines": HEADER.encode() + b'1,1.wav,"' + b"x\n" * 200_000,
+    "rows without end": HEADER.encode() + b"1,1.wav,x\n" * 5_000_000,
+    "blank rows without end": HEADER.encode() + b"\r" * 5_000_000,
+    "UTF-16": "track_id,path,tags\n1,1.wav,x\n".encode("utf-16"),
+    "Latin-1": "track_id,path,tags\n1,é.wav,x\n".encode("latin-1"),
+    "Shift JIS": "track_id,path,tags\n1,1.wav,悲しい\n".encode("shift-jis"),
+    "two byte order marks": b"\xef\xbb\xbf\xef\xbb\xbf" + HEADER.encode() + b"1,1.wav,x\n",
+    "NUL": HEADER.encode() + b"1,1.wav,x\0\n",
+    "unbalanced quotes": HEADER.encode() + b'1,"1.wav,x\n',
+    "text after a quote": HEADER.encode() + b'1,"1.wav"y,x\n',
+    "escape sequence": HEADER.encode() + b'1,"\x1b]0;title\x07.wav",x\n',
+    "binary": random.Random(0).randbytes(4096),
+    "gzip": b"\x1f\x8b\x08\x00" + random.Random(1).randbytes(512),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_own_table(attack: str, tmp_path: Path) -> None:
+    file = own(tmp_path, ATTACKS[attack])
+    tracemalloc.start()
+    line = refused(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert file in line
+    assert peak < 250e6
+
+
+def test_byte_order_mark_alone_is_no_attack(tmp_path: Path) -> None:
+    assert load(own(tmp_path, b"\xef\xbb\xbf" + HEADER.encode() + b"1,1.wav,x\n")).tracks
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_files(name: str, tmp_path: Path) -> None:
+    files = WRITERS[name](tmp_path)
+    for file in files:
+        whole = file.read_bytes()
+        header = whole.splitlines()[0]
+        separator = b"\t" if file.suffix == ".tsv" else b","
+        for content in (
+            header + separator * 1_000_000 + b"\n" + whole,
+            header + b"\n" + separator * 1_000_000,
+            whole + b"\0",
+            whole + b"\xff",
+            whole.decode().encode("utf-16"),
+            whole.replace(b"\n", b'\n"', 1),
+        ):
+            file.write_bytes(content)
+            assert file.name in refused(name, tmp_path)
+        file.write_bytes(whole)
+    assert load(name, tmp_path).tracks
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("evil", ["../../etc/passwd", "/etc/passwd", "..", "2;rm", "-1", "２", "1e3"])
+def test_ids_and_paths_of_official_files_cannot_climb(name: str, evil: str, tmp_path: Path) -> None:
+    """Every cell of the first row in turn: refused, or no part of any path."""
+    refusals = []
+    for i, file in enumerate(WRITERS[name](tmp_path)):
+        if file.suffix == ".txt":
+            continue
+        whole = file.read_bytes().decode()
+        head, row, *rest = whole.splitlines(keepends=True)
+        separator = "\t" if file.suffix == ".tsv" else ","
+        cells = row.rstrip().split(separator)
+        for j in range(len(cells)):
+            damaged = separator.join([*cells[:j], evil, *cells[j + 1 :]])
+            file.write_bytes("".join([head, damaged + "\n", *rest]).encode())
+            try:
+                manifest = load(name, tmp_path)
+            except DataError as error:
+                refusals.append(str(error))
+                continue
+            assert all(evil not in track.audio_path.relative_to(tmp_path).parts for track in manifest.tracks), (i, j)
+            assert all(tmp_path in Path(os.path.normpath(track.audio_path)).parents for track in manifest.tracks)
+        file.write_bytes(whole.encode())
+    assert refusals
+    assert all(line.isprintable() for line in refusals)
+
+
+def test_a_file_larger_than_any_table_is_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "own.csv").open("wb") as file:
+        file.truncate(1 << 40)  # sparse
+    tracemalloc.start()
+    assert "is larger than 64 MiB" in refused(str(tmp_path / "own.csv"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.2 * MAX_BYTES
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "own.csv")
+    assert "no such file" in refused(str(tmp_path / "own.csv"))
+
+
+def test_split_lists(tmp_path: Path) -> None:
+    WRITERS["deam"](tmp_path / "deam")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for name in ("train", "validation", "test"):
+        (lists / f"{name}.txt").write_bytes(b"x" * 3_000_000)
+    with pytest.raises(DataError) as caught:
+        load("deam", tmp_path / "deam", lists)
+    assert len(str(caught.value)) < 400

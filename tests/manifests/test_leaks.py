@@ -1,0 +1,83 @@
+"""Which test songs training would see."""
+
+from pathlib import Path
+
+import pytest
+
+from m2e.manifests import Choices, Manifest, Track, load
+from m2e.manifests.leaks import Leak, find_leaks
+from m2e.manifests.splits import align_splits
+
+
+def track(track_id: str, split: str | None, clip: str = "", artist: str = "") -> Track:
+    return Track(track_id, Path("x.wav"), split, clip_group=clip or f"x/{track_id}", artist=artist)  # type: ignore[arg-type]
+
+
+def table(*manifests: Manifest) -> dict[tuple[str, str, str], tuple[int, int, int | None]]:
+    return {(k.tested, k.seen, k.split): (k.same, k.duplicates, k.artists) for k in find_leaks(manifests)}
+
+
+def test_clips_duplicates_and_artists_are_told_apart() -> None:
+    a = Manifest(
+        "a",
+        "",
+        (
+            track("1", "test", "m/1", "Ann"),
+            track("2", "test", "m/2", "Various Artists"),
+            track("3", "test", "m/3", "BOB "),
+            track("4", "train", "m/4", "bob"),
+            track("5", "validation", "m/3", "Various Artists"),
+        ),
+    )
+    b = Manifest("b", "", (track("1", "train", "m/1"), track("9", "train", "m/2"), track("3", None, "m/3")))
+    found = table(a, b)
+    assert found["a", "b", "train"] == (1, 1, None)
+    assert found["a", "b", "test"] == (0, 0, None)
+    assert found["a", "a", "train"] == (0, 0, 1)
+    assert found["a", "a", "validation"] == (0, 1, None)
+    assert found["b", "a", "train"] == (0, 0, None)
+    assert ("a", "a", "test") not in found
+
+
+def test_equal_ids_of_unlike_clips_are_no_leak() -> None:
+    a = Manifest("a", "", (track("1", "test", "a/1"),))
+    b = Manifest("b", "", (track("1", "train", "b/1"),))
+    assert find_leaks([a, b])[2] == Leak("a", "b", "train", 0, 0, None)
+
+
+def test_the_papers_splits_leak_as_known(reference: Path) -> None:
+    data = reference / "data"
+    deam, emomusic = (load(name, data / name, data / "splits" / name) for name in ("deam", "emomusic"))
+    found = table(deam, emomusic)
+    splits = ("train", "validation", "test")
+    assert [found["emomusic", "deam", split][0] for split in splits] == [82, 16, 27]
+    assert [found["deam", "emomusic", split][0] for split in splits] == [66, 20, 27]
+    assert found["emomusic", "emomusic", "train"][2] == 59
+
+
+def test_alignment_stops_every_leak_of_the_default_splits(reference: Path) -> None:
+    data = reference / "data"
+    emomusic = load("emomusic", data / "emomusic")
+    assert table(load("deam", data / "deam"), emomusic)["emomusic", "deam", "train"][0] > 0
+    deam = load("deam", data / "deam", choices=Choices(align=f"emomusic={data / 'emomusic'}"))
+    found = table(deam, emomusic)
+    for split in ("train", "validation"):
+        assert found["emomusic", "deam", split][:2] == found["deam", "emomusic", split][:2] == (0, 0)
+    assert "744 tracks shared with emomusic as there" in deam.provenance
+
+
+def test_copies_in_several_splits_follow_the_strictest() -> None:
+    other = Manifest(
+        "e", "", tuple(track(str(i), s, "m/1") for i, s in enumerate(("train", "test", "validation", None)))
+    )
+    mine = Manifest("d", "", (track("7", "train", "m/1"), track("8", "train", "m/2")), provenance="l; splits: hash")
+    aligned = align_splits(mine, other)
+    assert [t.split for t in aligned.tracks] == ["test", "train"]
+    assert aligned.provenance == "l; splits: hash; 1 tracks shared with e as there"
+
+
+def test_nothing_shared_is_an_error() -> None:
+    from m2e.cache.errors import DataError
+
+    with pytest.raises(DataError, match="d and e share no clip"):
+        align_splits(Manifest("d", "", (track("1", "train"),)), Manifest("e", "", (track("1", "train", "e/1"),)))

@@ -1,0 +1,131 @@
+"""Audio against published digests: found, resumed, and honest about what it cannot tell."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from click.testing import CliRunner, Result
+from support.official import write, write_jamendo
+
+from m2e.manifests import load
+from m2e.manifests.cli import main
+from m2e.manifests.verify import STATE_FILE, verify_audio
+
+LISTS = {
+    suffix: f"data/download/autotagging_moodtheme_{kind}_sha256_tracks.txt"
+    for kind, suffix in (("audio", ".mp3"), ("audio-low", ".low.mp3"))
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Twelve tracks with audio, six of them of low quality, and the digests of eleven."""
+    write_jamendo(tmp_path)
+    lines: dict[str, list[str]] = {suffix: [] for suffix in LISTS}
+    for number in range(948, 960):
+        suffix = ".low.mp3" if number % 2 else ".mp3"
+        name = f"{number % 100:02d}/{number}{suffix}"
+        path = write(tmp_path / "audio" / name, f"sound {number}")
+        if number != 959:
+            lines[suffix].append(f"{hashlib.sha256(path.read_bytes()).hexdigest()} {name}\n")
+    for suffix, file in LISTS.items():
+        write(tmp_path / file, "".join(lines[suffix]))
+    return tmp_path
+
+
+def run(root: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["verify-audio", "mtg-jamendo", "--root", str(root), *options])
+
+
+def tally(result: Result) -> dict[str, int]:
+    return {state: count for state, count in json.loads(result.stdout).items() if state != "dataset" and count}
+
+
+def test_good_audio(root: Path) -> None:
+    result = run(root, "--json")
+    assert result.exit_code == 0, result.output
+    assert tally(result) == {"good": 11, "unlisted": 1}
+
+
+def test_bad_and_missing_audio(root: Path) -> None:
+    (root / "audio/48/948.mp3").write_text("other")
+    (root / "audio/50/950.mp3").unlink()
+    result = run(root)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [str(root / "audio/48/948.mp3")]
+    assert "1 audio files of mtg-jamendo are not as published (9 good, 1 bad, 0 unreadable, 1 missing" in result.stderr
+
+
+def test_good_files_are_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = load("mtg-jamendo", root)
+    digests = {
+        name: digest
+        for file in LISTS.values()
+        for digest, name in (line.split() for line in (root / file).read_text().splitlines())
+    }
+    first = verify_audio(manifest, digests, root / STATE_FILE)
+    for _ in range(5):
+        assert next(first).state == "good"
+    first.close()  # as an interrupt does
+    read: list[str] = []
+    digest_of = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: read.append(file.name) or digest_of(file, name))
+    changed = manifest.tracks[0].audio_path
+    changed.write_text("longer than before")
+    states = [verdict.state for verdict in verify_audio(manifest, digests, root / STATE_FILE)]
+    assert states.count("bad") == 1
+    assert states.count("good") == 10
+    assert str(changed) in read
+    assert len(read) == 11 - 4
+
+
+def test_state_that_was_cut_short_or_damaged_costs_only_time(root: Path) -> None:
+    assert run(root).exit_code == 0
+    state = root / STATE_FILE
+    state.write_bytes(state.read_bytes()[:-9] + b"\xff\x00")
+    assert tally(run(root, "--json")) == {"good": 11, "unlisted": 1}
+
+
+def test_state_elsewhere_or_nowhere(root: Path, tmp_path: Path) -> None:
+    assert run(root, "--state", str(tmp_path / "state.txt")).exit_code == 0
+    assert not (root / STATE_FILE).exists()
+    result = run(root, "--state", str(tmp_path / "none" / "state.txt"))
+    assert result.exit_code == 1
+    assert "--state FILE" in result.stderr
+    (root / STATE_FILE).symlink_to(tmp_path / "victim.txt")
+    assert "is a link, which is not followed" in run(root).stderr
+    assert not (tmp_path / "victim.txt").exists()
+
+
+def test_lists_that_are_missing_or_damaged(root: Path) -> None:
+    (root / LISTS[".mp3"]).write_text("0123 ../../etc/passwd\n")
+    assert "line 1 is not a SHA-256 and a path" in run(root).stderr
+    for file in LISTS.values():
+        (root / file).unlink()
+    assert "the digests come with https://github.com/MTG" in run(root).stderr
+
+
+def test_sets_that_publish_no_digests(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["verify-audio", "deam", "--root", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no digests of its audio are published" in result.stderr
+
+
+def test_interrupt_keeps_what_was_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest_of, read = hashlib.file_digest, []
+
+    def interrupted(file: BinaryIO, name: str) -> object:
+        if len(read) == 4:
+            raise KeyboardInterrupt
+        read.append(file.name)
+        return digest_of(file, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", interrupted)
+        result = run(root)
+    assert result.exit_code == 130
+    assert "interrupted: 4 good files are noted" in result.stderr
+    assert len((root / STATE_FILE).read_text().splitlines()) == 4
+    assert tally(run(root, "--json")) == {"good": 11, "unlisted": 1}
