@@ -2,40 +2,103 @@
 
 from __future__ import annotations
 
-import json
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from m2e.cache.console import Command, cache_option, device_option, say
 
 if TYPE_CHECKING:
     import torch
 
+    from m2e.train.config import TrainConfig
+    from m2e.train.data import EmotionData
+    from m2e.train.report import Report
+
 EPILOG = """\b
 Examples:
   m2e-train --datasets J,D,E,P
   m2e-train --datasets emomusic --epochs 50 --out runs/try
   m2e-train --datasets J,E --preset release --device cuda
+  m2e-train --table 3 --seeds 0,1,2
+  m2e-train --evaluate runs/J-D-E-P-paper-0/student --datasets J,D,E,P
+  m2e-train --import-checkpoint J_all.ckpt --out runs/published
+  torchrun --standalone --nproc-per-node 2 --no-python m2e-train --datasets J,D,E,P
 
 \b
 Several data sets: a teacher each, then a student that learns from all teachers and labels.
 One data set: a single model, as in the paper's row "single".
 
 \b
-Exit codes: 0 done; 1 the caches cannot be used, or the disk is full; 2 wrong usage.
+Every run writes report.html, .md, .csv and .json. Test clips that were also trained on, in the
+same data set or in another, are counted, and results without them stand beside the others.
+
+\b
+Interrupted? The same command goes on from the last epoch that was kept, to the same result.
+
+\b
+Exit codes: 0 done; 1 the caches cannot be used, or the disk is full; 2 wrong usage;
+130 or 143 interrupted.
 """
+
+# As in m2e.train.config, which takes too long to load for --help.
+_INPUTS = ("mert", "chords", "key")
+# All that these modes take besides their own option; anything else that is given is an error, not ignored.
+_SCORING = {"checkpoint", "datasets", "cache", "out", "device", "features", "as_json"}
+_IMPORTING = {"published", "out"}
+
+
+def _read_seeds(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a list of whole numbers, such as 0,1,2") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"{text!r}: seeds are different numbers, 0 or more")
+    return seeds
+
+
+def _read_inputs(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    given = {part.strip() for part in text.split(",")}
+    if unknown := given - set(_INPUTS):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))!r} is none of {', '.join(_INPUTS)}")
+    return tuple(name for name in _INPUTS if name in given)
 
 
 @click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 110})
-@click.option("--datasets", required=True, metavar="J,D,...", help="Letters or names of data sets in --cache.")
+@click.option("--datasets", metavar="J,D,...", help="Letters or names of data sets in --cache.")
+@click.option(
+    "--table",
+    type=click.Choice(["2", "3", "4"]),
+    help="In place of --datasets: train all that this table of the paper needs, and print it with the paper's numbers.",
+)
+@click.option(
+    "--evaluate",
+    "checkpoint",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="DIR|CKPT",
+    help="Train nothing: test this model folder, or published checkpoint, on --datasets.",
+)
+@click.option(
+    "--import-checkpoint",
+    "published",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="CKPT",
+    help="Train nothing: make a model folder, --out, of a published checkpoint (J_all.ckpt and the like).",
+)
 @cache_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for models and report.  [default: runs/<datasets>-<preset>-<seed>]",
+    help="Folder for models and report.  [default: one in runs, named for what was asked]",
 )
 @click.option(
     "--preset",
@@ -44,24 +107,55 @@ Exit codes: 0 done; 1 the caches cannot be used, or the disk is full; 2 wrong us
     show_default=True,
     help="What the paper says, or what its released code does.",
 )
+@click.option(
+    "--inputs",
+    callback=_read_inputs,
+    default=",".join(_INPUTS),
+    show_default=True,
+    metavar="NAME,...",
+    help="What the models see: mert alone, chords,key without audio features, or all (Table II).",
+)
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="At most so many.  [default: the preset's]")
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Tracks of each data set a step.  [default: 8]")
 @click.option(
     "--lr", type=click.FloatRange(0, 1, min_open=True), metavar="RATE", help="Learning rate of Adam.  [default: 1e-4]"
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--seeds",
+    callback=_read_seeds,
+    default="0",
+    show_default=True,
+    metavar="N,N,...",
+    help="With --table: train everything once for each, and print mean and standard deviation.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32", "bf16"]),
+    help="Of matrix products in training; the others are for GPUs.  [default: float32]",
+)
+@click.option("--tensorboard", is_flag=True, help="Log the losses of every epoch in the folder tensorboard of --out.")
 @device_option
 @click.option("--features", metavar="PREFIX", help="Which settings, where a cache holds several.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
+@click.pass_context
 def main(
-    datasets: str,
+    context: click.Context,
+    datasets: str | None,
+    table: str | None,
+    checkpoint: Path | None,
+    published: Path | None,
     cache: Path,
     out: Path | None,
     preset: str,
+    inputs: tuple[str, ...],
     epochs: int | None,
     batch_size: int | None,
     lr: float | None,
     seed: int,
+    seeds: tuple[int, ...],
+    precision: str | None,
+    tensorboard: bool,
     device: str,
     features: str | None,
     as_json: bool,
@@ -70,51 +164,213 @@ def main(
 
     On the CPU, the same command gives the same numbers and the same files again.
     """
-    from m2e.cache.files import write_atomically
-    from m2e.train import report
+    mode = _mode(context)
+    elsewhere = " and another --out" if out else ""
+    if mode == "import":
+        assert published
+        _import(published, out or Path("runs") / published.stem)
+        return
+
     from m2e.train.config import TrainConfig
-    from m2e.train.data import load_data, open_caches
-    from m2e.train.run import train_all
+    from m2e.train.distributed import process_group, rank
 
-    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}
-    config = TrainConfig.preset(
-        preset, seed=seed, **{name: value for name, value in given.items() if value is not None}
-    )
     place = _choose_device(device)
-    sets = load_data(open_caches(cache, datasets.split(","), features), config, place)
-    for data in sets:
-        counts = ", ".join(f"{len(rows)} {split}" for split, rows in data.splits.items())
-        line = f"{data.name}: {counts} tracks, {int(data.n_segments.sum())} segments"
-        say(line)
-        for note in data.notes:
-            say(note, "note")
-    for caution in report.cautions(sets):
-        say(caution, "note")
-    out = out or Path("runs") / f"{'-'.join(data.label for data in sets)}-{preset}-{seed}"
-    # First, so that a folder that cannot be written stops the run before its work, not after.
-    write_atomically(out / "config.json", config.to_json().encode())
-
     started = time.monotonic()
-    run = train_all(sets, config, out)
-    trained, results = run.models, report.evaluate_run(run, sets)
-    summary = report.as_json(results, trained, sets, config, str(place), time.monotonic() - started)
-    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    write_atomically(out / "report.json", text.encode())
-    report.print_report(results, sets, config)
+    with process_group(place), _interruptible():
+        if mode == "evaluate":
+            assert checkpoint
+            assert datasets is not None
+            report, out = _evaluate(checkpoint, datasets, cache, features, place, out)
+        else:
+            given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "precision": precision}
+            changes = {name: value for name, value in given.items() if value is not None}
+            config = TrainConfig.preset(preset, seed=seeds[0] if table else seed, inputs=inputs, **changes)
+            if table:
+                report, out = _table(int(table), cache, features, config, seeds, place, out)
+            else:
+                assert datasets is not None
+                report, out = _train(datasets, cache, features, config, place, out, tensorboard)
+        if rank():
+            return
+    report = replace(report, seconds=time.monotonic() - started)
+    text = report.write(out)
+    report.show()
     if as_json:
         click.echo(text, nl=False)
+    more = ",".join(map(str, [*seeds, max(seeds) + 1, max(seeds) + 2]))
+    next_step = {
+        "train": f"for the spread over seeds: the same command with --seed {seed + 1}{elsewhere}",
+        "table": f"for the spread over seeds: the same command with --seeds {more}; what is done is kept",
+        "evaluate": "the curves of every tag, and every track: the page in a browser",
+    }[mode]
+    files = f"report.html, .md, .csv and .json are in {out}"
+    say(f"{report.seconds:.0f} s. {files if mode == 'evaluate' else f'Models, {files}'}. Next, {next_step}")
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _raise_terminated(signal_number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end in a line and in exit code 130 or 143; by then everything worth keeping is kept."""
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated) as interruption:
+        say("interrupted: finished models and the last epoch are kept. Run the same command to go on.")
+        raise SystemExit(130 if isinstance(interruption, KeyboardInterrupt) else 143) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _mode(context: click.Context) -> str:
+    """Which of the four things is asked for; options that would have no effect are refused."""
+    given = {
+        parameter.name: parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE
+    }
+    modes = {"table": "table", "checkpoint": "evaluate", "published": "import"}
+    chosen = [name for name in modes if name in given]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(given[name] for name in chosen)} are different things: give one of them")
+    mode = modes[chosen[0]] if chosen else "train"
+    if mode in ("train", "evaluate") and "datasets" not in given:
+        raise click.UsageError("which data sets? Give --datasets, such as --datasets J,D,E,P")
+    idle = {
+        "train": given.keys() & {"seeds"},
+        "table": given.keys() & {"datasets", "inputs", "seed", "tensorboard"},
+        "evaluate": given.keys() - _SCORING,
+        "import": given.keys() - _IMPORTING,
+    }[mode]
+    if idle:
+        options = ", ".join(sorted(given[name] for name in idle))
+        raise click.UsageError(
+            f"{options} cannot be given with {given[chosen[0]]}"
+            if chosen
+            else f"{options} is for --table; one run has --seed"
+        )
+    return mode
+
+
+def _import(path: Path, folder: Path) -> None:
+    from m2e.train.model_card import write_model_card
+    from m2e.train.released import import_checkpoint
+
+    card = import_checkpoint(path, folder)
+    write_model_card(folder, card)
+    names = ", ".join(data["name"] for data in card.datasets) or "its name does not say what"
     say(
-        f"{time.monotonic() - started:.0f} s. Models and report.json are in {out}. "
-        f"Next, for the spread over seeds: the same command with --seed {seed + 1}"
+        f"{path}: predicts {' and '.join(card.tasks).replace('_', ' and ')}, trained on {names}; "
+        f"its features are layers {', '.join(map(str, card.train.layers))} of {card.extraction.encoder}"
     )
+    say(f"The model is in {folder}. Next, to test it: m2e-train --evaluate {folder} --datasets J,D,E,P")
+
+
+def _evaluate(
+    checkpoint: Path, datasets: str, cache: Path, features: str | None, place: torch.device, out: Path | None
+) -> tuple[Report, Path]:
+    from m2e.train.scoring import score_checkpoint
+
+    report = score_checkpoint(checkpoint, cache, datasets.split(","), place, features)
+    labels = "-".join(data.label for data in report.sets)
+    name = f"{checkpoint.resolve().parent.name}-{checkpoint.name}" if checkpoint.is_dir() else checkpoint.stem
+    return report, out or Path("runs") / f"evaluate-{name}-on-{labels}"
+
+
+def _table(
+    number: int,
+    cache: Path,
+    features: str | None,
+    config: TrainConfig,
+    seeds: tuple[int, ...],
+    place: torch.device,
+    out: Path | None,
+) -> tuple[Report, Path]:
+    from m2e.train.data import load_data
+    from m2e.train.paper import TABLES
+    from m2e.train.report import make_report
+    from m2e.train.tables import open_available, train_table
+
+    table = TABLES[number]
+    out = out or Path("runs") / f"table-{number}-{config.based_on}"
+    caches, left_out = open_available(table, cache, features)
+    sets = load_data(caches, config, place)
+    for line in left_out:
+        say(line, "left out")
+    _begin(sets, config, out)
+    evaluations, curves = train_table(table, sets, config, seeds, out)
+    title = f"Table {table.numeral} of the paper, trained anew"
+    return make_report(
+        title, evaluations, sets, config, str(place), curves=curves, seeds=seeds, left_out=left_out, table=table
+    ), out
+
+
+def _train(
+    datasets: str,
+    cache: Path,
+    features: str | None,
+    config: TrainConfig,
+    place: torch.device,
+    out: Path | None,
+    tensorboard: bool,
+) -> tuple[Report, Path]:
+    from m2e.train.config import INPUTS
+    from m2e.train.data import load_data, open_caches
+    from m2e.train.distributed import rank
+    from m2e.train.model_card import write_model_cards
+    from m2e.train.report import Curves, make_report
+    from m2e.train.run import train_all
+    from m2e.train.scoring import score_run
+
+    sets = load_data(open_caches(cache, datasets.split(","), features), config, place)
+    labels = [data.label for data in sets]
+    variant = "" if config.inputs == INPUTS else f"-{'-'.join(config.inputs)}"
+    out = out or Path("runs") / f"{'-'.join(labels)}{variant}-{config.based_on}-{config.seed}"
+    _begin(sets, config, out)
+    run = train_all(sets, config, out, tensorboard=out / "tensorboard" if tensorboard else None)
+    curves = {name: Curves.of(model) for name, model in run.models.items()}
+    title = f"Trained on {'+'.join(labels)}"
+    evaluations = score_run(run, sets, config)
+    report = make_report(title, evaluations, sets, config, str(place), curves=curves, seeds=[config.seed])
+    if not rank():
+        write_model_cards(out, run.models, report.results)
+    return report, out
+
+
+def _begin(sets: list[EmotionData], config: TrainConfig, out: Path) -> None:
+    """Say what is there and what to know of it, and write the config."""
+    from m2e.cache.files import write_atomically
+    from m2e.train.leaks import find_leaks
+    from m2e.train.report import cautions
+
+    for data in sets:
+        counts = ", ".join(f"{len(rows)} {split}" for split, rows in data.splits.items())
+        say(f"{data.name}: {counts} tracks, {int(data.n_segments.sum())} segments")
+        for note in data.notes:
+            say(note, "note")
+    for caution in cautions(sets):
+        say(caution, "note")
+    for leak in find_leaks(sets, sets):
+        say(f"{leak}: where both are used, results without them stand beside the others", "leak")
+    # First, so that a folder that cannot be written stops the run before its work, not after.
+    write_atomically(out / "config.json", config.to_json().encode())
 
 
 def _choose_device(device: str) -> torch.device:
     import torch
 
+    from m2e.train.distributed import local_rank
+
     if device == "cuda" and not torch.cuda.is_available():
         raise click.BadParameter("this machine has no CUDA device; use --device cpu", param_hint="--device")
-    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    there = device != "cpu" and torch.cuda.is_available()
+    place = torch.device("cuda", local_rank()) if there else torch.device("cpu")
     if place.type == "cpu":
         # The matrices are small: more threads are slower, and sum in another order.
         torch.set_num_threads(1)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from m2e.cache.schema import Split
-from m2e.train.config import Task, TrainConfig
+from m2e.train import distributed
+from m2e.train.config import Input, Task, TrainConfig
 from m2e.train.data import EmotionData
 from m2e.train.losses import task_loss
 from m2e.train.metrics import Metrics, tag_metrics, valence_arousal_metrics
@@ -17,26 +23,107 @@ _BATCH = 64
 
 
 @torch.no_grad()
-def predict(model: EmotionModel, data: EmotionData, split: Split, task: Task) -> Tensor:
+def predict(model: EmotionModel, data: EmotionData, split: Split, task: Task, shared: bool = False) -> Tensor:
     """Outputs for the tracks of a split, in its order [shape=(N, outputs)]; N must not be 0. Leaves the model in eval
-    mode."""
+    mode.
+
+    Args:
+        shared: all processes of the job ask for it: each computes its share, and all get all of it.
+    """
     model.eval()
-    parts = data.splits[split].split(_BATCH)  # type: ignore[no-untyped-call]
-    return torch.cat([model(data.whole(rows)).of(task) for rows in parts])
+
+    def outputs(rows: Tensor) -> Tensor:
+        parts = rows.split(_BATCH)  # type: ignore[no-untyped-call]
+        return torch.cat([model(data.whole(part)).of(task) for part in parts])
+
+    return distributed.gather(outputs, data.splits[split]) if shared else outputs(data.splits[split])
 
 
 def validation_loss(model: EmotionModel, data: EmotionData, task: Task, config: TrainConfig) -> float:
-    """The task loss alone, without distillation, over the validation split."""
-    outputs = predict(model, data, "validation", task)
+    """The task loss alone, without distillation, over the validation split; computed by all processes of the job
+    together."""
+    outputs = predict(model, data, "validation", task, shared=True)
     targets = data.targets[task][data.splits["validation"].to(data.device)]
     return float(task_loss(config, task, outputs, targets, data.tag_rate))
 
 
 def measure(model: EmotionModel, data: EmotionData, task: Task) -> Metrics | None:
     """Metrics on the test split; None where it has no tracks."""
-    rows = data.splits["test"]
-    if not len(rows):
+    return metrics(task, true_labels(data, task), outputs_on_test(model, data, task))
+
+
+def metrics(task: Task, truth: NDArray[np.float32], outputs: NDArray[np.float32]) -> Metrics | None:
+    """Metrics of a model's outputs [shape=(N, K) both]; None of no tracks."""
+    if not len(truth):
         return None
-    outputs = predict(model, data, "test", task).cpu().numpy()
-    truth = data.targets[task][rows.to(data.device)].cpu().numpy()
     return tag_metrics(truth, outputs) if task == "tags" else valence_arousal_metrics(truth, outputs)
+
+
+def true_labels(data: EmotionData, task: Task) -> NDArray[np.float32]:
+    """Labels of the test tracks [shape=(N, K)]."""
+    return data.targets[task][data.splits["test"].to(data.device)].cpu().numpy()
+
+
+def outputs_on_test(model: EmotionModel, data: EmotionData, task: Task) -> NDArray[np.float32]:
+    """What a model says of the test tracks [shape=(N, K)]; N may be 0."""
+    if not len(data.splits["test"]):
+        return np.zeros((0, data.targets[task].shape[1]), np.float32)
+    return predict(model, data, "test", task).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Made:
+    """How models were made that differ in their seeds alone.
+
+    Attributes:
+        model: "student", "teacher", "single" where nothing was distilled, or the name of a checkpoint.
+        trained_on: labels (letter, or name) of the data sets.
+        inputs: what it sees.
+        seeds: of each of S models; empty where one is not known.
+    """
+
+    model: str
+    trained_on: tuple[str, ...]
+    inputs: tuple[Input, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Models on the test split of a data set.
+
+    Attributes:
+        made: the models.
+        data: the data set.
+        task: what is measured.
+        truth: labels [shape=(N, K)].
+        outputs: of each model [shape=(S, N, K)].
+    """
+
+    made: Made
+    data: EmotionData
+    task: Task
+    truth: NDArray[np.float32]
+    outputs: NDArray[np.float32]
+
+
+def evaluate(
+    made: Made, models: Sequence[Mapping[Task, EmotionModel]], sets: Sequence[EmotionData]
+) -> list[Evaluation]:
+    """Outputs on the test split of each data set, each task with its own weights; tasks that either lacks are left out.
+
+    Args:
+        models: one a seed of `made`.
+    """
+    return [
+        Evaluation(
+            made,
+            data,
+            task,
+            true_labels(data, task),
+            np.stack([outputs_on_test(model[task], data, task) for model in models]),
+        )
+        for data in sets
+        for task in data.targets
+        if task in models[0]
+    ]

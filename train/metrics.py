@@ -10,19 +10,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class TagMetrics:
-    """Means over the tags that have a positive and a negative track; None where none has.
+    """Means over tags; a tag of which one class is absent counts as scikit-learn has it.
 
     Attributes:
-        pr_auc: mean average precision, never the trapezoid under the curve.
-        roc_auc: mean area under the ROC curve.
-        tags: how many tags the means are over.
-        skipped: how many tags have no positive or no negative here.
+        pr_auc: mean average precision, never the trapezoid under the curve. That of a tag without positives is 0.
+        roc_auc: mean area under the ROC curve over the tags that have both classes; None where none has.
+        without_positives, without_negatives: how many tags have none.
     """
 
-    pr_auc: float | None
+    pr_auc: float
     roc_auc: float | None
-    tags: int
-    skipped: int
+    without_positives: int
+    without_negatives: int
 
 
 @dataclass(frozen=True)
@@ -40,21 +39,28 @@ Metrics = TagMetrics | ValenceArousalMetrics
 
 def tag_metrics(truth: NDArray[np.floating], scores: NDArray[np.floating]) -> TagMetrics:
     """Metrics of `scores` against 0-1 `truth` [shape=(N, T) both]; any monotonic scores do."""
+    positives = truth.sum(axis=0)
+    each = tag_by_tag(truth, scores)
+    defined = [roc_auc for _, roc_auc in each if roc_auc is not None]
+    return TagMetrics(
+        float(np.mean([average_precision for average_precision, _ in each])),
+        float(np.mean(defined)) if defined else None,
+        int((positives == 0).sum()),
+        int((positives == len(truth)).sum()),
+    )
+
+
+def tag_by_tag(truth: NDArray[np.floating], scores: NDArray[np.floating]) -> list[tuple[float, float | None]]:
+    """Average precision and ROC-AUC of every tag, see `TagMetrics` [shape=(N, T) both]."""
     # Here, not above: scikit-learn loads pandas wherever it finds it, and takes a second.
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    positives = truth.sum(axis=0)
-    usable = (positives > 0) & (positives < len(truth))
-    n = int(usable.sum())
-    if n == 0:
-        return TagMetrics(None, None, 0, truth.shape[1])
-    truth, scores = truth[:, usable], scores[:, usable]
-    return TagMetrics(
-        float(np.mean([average_precision_score(truth[:, i], scores[:, i]) for i in range(n)])),
-        float(np.mean([roc_auc_score(truth[:, i], scores[:, i]) for i in range(n)])),
-        n,
-        len(usable) - n,
-    )
+    each: list[tuple[float, float | None]] = []
+    for tag, score in zip(truth.T, scores.T, strict=True):
+        # scikit-learn's own values for one class alone, without its warnings.
+        average_precision = float(average_precision_score(tag, score)) if tag.any() else 0.0
+        each.append((average_precision, float(roc_auc_score(tag, score)) if 0 < tag.sum() < len(tag) else None))
+    return each
 
 
 def valence_arousal_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> ValenceArousalMetrics:

@@ -1,197 +1,293 @@
-"""The end of a run: test metrics beside the paper's, as a table for people and as JSON."""
+"""What a run found, in one object, and the forms in which people and scripts read it."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from m2e.cache.console import console, say
-from m2e.train.config import TASKS, Task, TrainConfig
+from m2e.cache.files import write_atomically
+from m2e.cache.schema import ExtractionConfig
+from m2e.train.config import Task, TrainConfig
 from m2e.train.data import EmotionData
-from m2e.train.evaluate import measure
+from m2e.train.evaluate import Evaluation
+from m2e.train.grids import Grid, run_grids, table_grid
+from m2e.train.leaks import Leak
 from m2e.train.loop import Trained
-from m2e.train.metrics import Metrics, TagMetrics
-from m2e.train.paper import paper_result
-from m2e.train.run import Run
+from m2e.train.paper import PaperTable
+from m2e.train.results import LEAK_FREE, METRICS, Result, summarise
 
 SYNTHETIC = "SYNTHETIC data: not comparable with the paper"
 UNTRAINED = "the encoder is untrained: its features are random projections"
 
 
 @dataclass(frozen=True)
-class Result:
-    """One model on one test set.
+class Curves:
+    """Losses of a model in every epoch: in training, mean over steps, and in validation a task; and the epochs that
+    were chosen."""
+
+    training: list[float]
+    validation: dict[Task, list[float]]
+    best_epoch: dict[Task, int]
+
+    @classmethod
+    def of(cls, trained: Trained) -> Self:
+        """Those of a trained model."""
+        return cls(trained.training, trained.validation, trained.best_epoch)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A run and its results.
 
     Attributes:
-        model: "student", "teacher", or "single" where nothing was distilled.
-        trained_on: labels (letter, or name) of its data sets.
-        dataset: name of the test set.
-        task: what is measured.
-        tracks: in the test split.
-        best_epoch: of the weights that were tested.
-        metrics: None where there are no test tracks.
-        paper: the paper's two main metrics for the same combination, None where it has none.
+        title: a line.
+        results, leaks: see `m2e.train.results`.
+        evaluations: the outputs behind the results.
+        curves: of each model that was trained, by name.
+        sets: the data sets.
+        config: of the models; a table's rows differ from it in their inputs.
+        seeds: of the models.
+        cautions: what must stand wherever the numbers stand.
+        left_out: a line on each thing that could not be done.
+        table: the paper's table that was asked for.
+        device, seconds: where it ran, and how long.
     """
 
-    model: str
-    trained_on: tuple[str, ...]
-    dataset: str
-    task: Task
-    tracks: int
-    best_epoch: int
-    metrics: Metrics | None
-    paper: tuple[float, float] | None
+    title: str
+    results: Sequence[Result]
+    leaks: Sequence[Leak]
+    evaluations: Sequence[Evaluation]
+    curves: dict[str, Curves]
+    sets: Sequence[EmotionData]
+    config: TrainConfig
+    seeds: Sequence[int]
+    cautions: Sequence[str]
+    left_out: Sequence[str]
+    table: PaperTable | None
+    device: str
+    seconds: float
+
+    @property
+    def extraction(self) -> ExtractionConfig:
+        """The settings behind the features."""
+        return self.sets[0].extraction
+
+    def grids(self) -> list[Grid]:
+        """The results as tables of text."""
+        return [table_grid(self.table, self.results)] if self.table else run_grids(self.results)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Terms and texts: where labels, splits, features and chords come from, and what to know of the numbers."""
+        extraction = self.extraction
+        revisions = (extraction.encoder_revision, extraction.chords_revision)
+        encoder, chords = (revision.removeprefix("sha256:").removeprefix("git-blob:")[:12] for revision in revisions)
+        layers = ", ".join(str(layer) for layer in self.config.layers)
+        seeds = ", ".join(str(seed) for seed in self.seeds)
+        training = [f"preset {self.config.based_on}, at most {self.config.epochs} epochs"]
+        training += [f"inputs {', '.join(self.config.inputs)}"] * (self.table is None)
+        training += [f"seed{'s' * (len(self.seeds) > 1)} {seeds}"] * bool(self.seeds)
+        return [
+            *(("labels", f"{data.name}: {data.provenance}") for data in self.sets),
+            *(("splits", f"{data.name}: {_counts(data)} tracks") for data in self.sets),
+            ("encoder", f"{extraction.encoder} {encoder}, layers {layers}"),
+            ("chords", f"{extraction.chords} {chords}".rstrip()),
+            ("training", ", ".join(training)),
+            ("intervals", "95 %, bootstrap over test tracks (1000 resamples, percentiles around the number)"),
+            *(("leak", str(leak)) for leak in self.leaks),
+            *([("leak", LEAK_NOTE)] if self.leaks else []),
+            *(("left out", line) for line in self.left_out),
+            *(("note", note) for data in self.sets for note in data.notes),
+            *(("note", line) for line in dict.fromkeys(_absent_classes(self.results))),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the outputs; all values are plain JSON."""
+        return {
+            "title": self.title,
+            "cautions": list(self.cautions),
+            "left_out": list(self.left_out),
+            "results": [result.as_json() for result in self.results],
+            "leaks": [asdict(leak) for leak in self.leaks],
+            "models": {
+                name: {
+                    "epochs": len(curves.training),
+                    "best_epoch": curves.best_epoch,
+                    "training_loss": curves.training,
+                    "validation_loss": curves.validation,
+                }
+                for name, curves in self.curves.items()
+            },
+            "datasets": [
+                {
+                    "name": data.name,
+                    "letter": data.letter,
+                    "provenance": data.provenance,
+                    "tasks": list(data.targets),
+                    "tags": len(data.tag_names),
+                    "tracks": {split: len(rows) for split, rows in data.splits.items()},
+                    "segments": int(data.n_segments.sum()),
+                    "notes": list(data.notes),
+                }
+                for data in self.sets
+            ],
+            "seeds": list(self.seeds),
+            "config": json.loads(self.config.to_json()),
+            "extraction": json.loads(self.extraction.to_json()),
+            "features": self.extraction.fingerprint,
+            "versions": {
+                "python": platform.python_version(),
+                **{package: version(package) for package in ("m2e", "torch", "numpy", "scikit-learn")},
+            },
+            "device": self.device,
+            "seconds": round(self.seconds, 1),
+        }
+
+    def as_csv(self) -> str:
+        """A line a metric of each result."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        what = ("model", "trained_on", "inputs", "seeds", "dataset", "test", "tracks", "metric")
+        writer.writerow([*what, "mean", "sd", "low", "high", "paper", "difference"])
+        for each in self.results:
+            made = each.made
+            head = [made.model, *("+".join(map(str, part)) for part in (made.trained_on, made.inputs, made.seeds))]
+            for _, field in METRICS[each.task]:
+                values = [each.value(field), each.spread(field), each.low(field), each.high(field)]
+                values += [each.of_paper(field), each.difference(field)]
+                writer.writerow([*head, each.dataset, each.test, each.tracks, field, *values])
+        return text.getvalue()
+
+    def as_markdown(self) -> str:
+        """The tables and the facts."""
+        lines = [f"# {_markdown(self.title)}", "", *(f"**{_markdown(line)}**\n" for line in self.cautions)]
+        for grid in self.grids():
+            lines += [f"## {_markdown(grid.title)}", "", _markdown_row(grid.columns)]
+            lines.append(_markdown_row([":--" if i < grid.texts else "--:" for i in range(len(grid.columns))]))
+            lines += [*(_markdown_row(row) for block in grid.blocks for row in block), ""]
+        lines += [f"- {term}: {_markdown(text)}" for term, text in self.facts()]
+        return "\n".join(lines) + "\n"
+
+    def write(self, folder: Path) -> str:
+        """report.json, .csv, .md and .html in `folder`; returns the JSON text.
+
+        Raises:
+            DataError: they cannot be written.
+        """
+        text = json.dumps(self.as_json(), indent=2, allow_nan=False) + "\n"
+        write_atomically(folder / "report.json", text.encode())
+        write_atomically(folder / "report.csv", self.as_csv().encode())
+        write_atomically(folder / "report.md", self.as_markdown().encode())
+        # Here, not above: only the page needs matplotlib, which takes a second.
+        from m2e.train.page import render
+
+        write_atomically(folder / "report.html", render(self).encode())
+        return text
+
+    def show(self) -> None:
+        """Print it for people; 80 columns are enough."""
+        for grid in self.grids():
+            for part in grid.parts(console.width):
+                console.print(_rich(part, self.cautions))
+        for term, text in self.facts():
+            say(f"{term:10} {text}")
 
 
-def evaluate(model: str, trained: Trained, sets: Sequence[EmotionData]) -> list[Result]:
-    """Results of a model on the test split of each of its data sets, each task with its own weights."""
-    trained_on = tuple(data.label for data in sets)
-    return [
-        Result(
-            model=model,
-            trained_on=trained_on,
-            dataset=data.name,
-            task=task,
-            tracks=len(data.splits["test"]),
-            best_epoch=trained.best_epoch[task],
-            metrics=measure(trained.models[task], data, task),
-            paper=paper_result(trained_on, data.letter, task),
-        )
-        for data in sets
-        for task in data.targets
-    ]
+LEAK_NOTE = f"rows marked {LEAK_FREE} leave these tracks out; the paper's numbers are on all tracks"
 
 
-def evaluate_run(run: Run, sets: Sequence[EmotionData]) -> list[Result]:
-    """Results of every model of a run, data set by data set, the student's first."""
-    kind = "single" if run.student is None else "teacher"
-    results = [each for data in sets for each in evaluate(kind, run.teachers[data.label], [data])]
-    if run.student is not None:
-        results += evaluate("student", run.student, sets)
-    order = [data.name for data in sets]
-    return sorted(results, key=lambda result: (order.index(result.dataset), result.model))
+def make_report(
+    title: str,
+    evaluations: Sequence[Evaluation],
+    sets: Sequence[EmotionData],
+    config: TrainConfig,
+    device: str,
+    *,
+    seconds: float = 0.0,
+    curves: dict[str, Curves] | None = None,
+    seeds: Sequence[int] = (),
+    more_cautions: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+    table: PaperTable | None = None,
+    trained: Sequence[EmotionData] = (),
+) -> Report:
+    """Measure what models said of test sets, and put it together; the fields are those of `Report`.
+
+    Args:
+        trained: data sets that the models were trained on, where these are others than `sets`.
+    """
+    results, leaks = summarise(evaluations, [*sets, *trained])
+    return Report(
+        title=title,
+        results=results,
+        leaks=leaks,
+        evaluations=evaluations,
+        curves=curves or {},
+        sets=sets,
+        config=config,
+        seeds=seeds,
+        cautions=[*cautions(sets), *more_cautions],
+        left_out=left_out,
+        table=table,
+        device=device,
+        seconds=seconds,
+    )
 
 
 def cautions(sets: Sequence[EmotionData]) -> list[str]:
-    """What must stand wherever the numbers stand."""
+    """What the data alone make one say."""
     return [SYNTHETIC] * any(
         data.name.startswith("demo-") or "synthetic" in data.provenance.lower() for data in sets
     ) + [UNTRAINED] * (sets[0].extraction.encoder == "tiny")
 
 
-def as_json(
-    results: Sequence[Result],
-    trained: dict[str, Trained],
-    sets: Sequence[EmotionData],
-    config: TrainConfig,
-    device: str,
-    seconds: float,
-) -> dict[str, Any]:
-    """The whole run, machine-readable; all values are plain JSON.
-
-    Args:
-        trained: each model under the name of its folder.
-    """
-    return {
-        "cautions": cautions(sets),
-        "results": [asdict(result) for result in results],
-        "models": {
-            name: {"epochs": model.epochs, "best_epoch": model.best_epoch, "validation_loss": model.validation}
-            for name, model in trained.items()
-        },
-        "datasets": [
-            {
-                "name": data.name,
-                "letter": data.letter,
-                "provenance": data.provenance,
-                "tasks": list(data.targets),
-                "tags": len(data.tag_names),
-                "tracks": {split: len(rows) for split, rows in data.splits.items()},
-                "segments": int(data.n_segments.sum()),
-                "notes": list(data.notes),
-            }
-            for data in sets
-        ],
-        "config": json.loads(config.to_json()),
-        "extraction": json.loads(sets[0].extraction.to_json()),
-        "features": sets[0].extraction.fingerprint,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("m2e", "torch", "numpy", "scikit-learn")},
-        },
-        "device": device,
-        "seconds": round(seconds, 1),
-    }
+def _counts(data: EmotionData) -> str:
+    return ", ".join(f"{len(rows)} {split}" for split, rows in data.splits.items())
 
 
-def print_report(results: Sequence[Result], sets: Sequence[EmotionData], config: TrainConfig) -> None:
-    """Tables of the results, and where labels, splits, features and chords come from; 80 columns are enough."""
-    for task in TASKS:
-        rows = [result for result in results if result.task == task]
-        if rows:
-            title = f"Test metrics of {_TITLES[task]}, trained on {'+'.join(data.label for data in sets)}"
-            table = Table(title="\n".join([escape(title), *(f"[bold red]{line}[/]" for line in cautions(sets))]))
-            table.box, table.title_justify, table.collapse_padding, table.pad_edge = SIMPLE_HEAD, "left", True, False
-            table.add_column("test set", no_wrap=True)
-            table.add_column("model", no_wrap=True)
-            table.add_column("n", justify="right", no_wrap=True)
-            for i, (heading, _) in enumerate(_METRICS[task]):
-                table.add_column(heading, justify="right", no_wrap=True)
-                if i < 2:
-                    table.add_column("paper", justify="right", style="dim", no_wrap=True)
-            for row in rows:
-                table.add_row(escape(row.dataset), row.model, str(row.tracks), *_cells(row))
-            console.print(table)
-    extraction = sets[0].extraction
-    revisions = (extraction.encoder_revision, extraction.chords_revision)
-    encoder, chords = (revision.removeprefix("sha256:")[:12] for revision in revisions)
-    lines = [
-        *(f"labels     {data.name}: {data.provenance}" for data in sets),
-        f"encoder    {extraction.encoder} {encoder}, layers {', '.join(str(layer) for layer in config.layers)}",
-        f"chords     {extraction.chords} {chords}".rstrip(),
-        f"training   preset {config.based_on}, at most {config.epochs} epochs, seed {config.seed}",
-        *(f"note       {note}" for data in sets for note in data.notes),
-        *(
-            f"note       {row.dataset}: {row.metrics.skipped} tags have no positive or no negative test track; "
-            f"means are over the other {row.metrics.tags}"
-            for row in results
-            if isinstance(row.metrics, TagMetrics) and row.metrics.skipped and row.model != "teacher"
-        ),
+def _absent_classes(results: Sequence[Result]) -> list[str]:
+    counted = (
+        ("without_positives", "no positive", "whose average precision counts as 0 and whose ROC-AUC is undefined"),
+        ("without_negatives", "no negative", "whose ROC-AUC is undefined"),
+    )
+    return [
+        f"{each.dataset} ({each.test}): {n} tag{'s' * (n > 1)} with {what} test track, {how} and left out of the mean, "
+        "as scikit-learn has it"
+        for each in results
+        for field, what, how in counted
+        if (n := getattr(each, field))
     ]
-    for line in lines:
-        say(line)
 
 
-_TITLES: dict[Task, str] = {"tags": "tags", "valence_arousal": "valence (V) and arousal (A)"}
-# Heading and field of Metrics; the first two are the ones that the paper gives.
-_METRICS: dict[Task, tuple[tuple[str, str], ...]] = {
-    "tags": (("PR-AUC", "pr_auc"), ("ROC-AUC", "roc_auc")),
-    "valence_arousal": (
-        ("R2 V", "r2_valence"),
-        ("R2 A", "r2_arousal"),
-        ("RMSE V", "rmse_valence"),
-        ("RMSE A", "rmse_arousal"),
-    ),
-}
+def _rich(grid: Grid, cautions: Sequence[str]) -> Table:
+    title = [escape(grid.title), *(f"[bold red]{escape(line)}[/]" for line in cautions)]
+    table = Table(title="\n".join(title), box=SIMPLE_HEAD, title_justify="left", collapse_padding=True, pad_edge=False)
+    for i, heading in enumerate(grid.columns):
+        table.add_column(heading, justify="left" if i < grid.texts else "right", no_wrap=True)
+    for block in grid.blocks:
+        for row in block:
+            table.add_row(*map(escape, row))
+        table.add_section()
+    return table
 
 
-def _cells(row: Result) -> list[str]:
-    values = asdict(row.metrics) if row.metrics else {}
-    cells: list[str] = []
-    for i, (_, field) in enumerate(_METRICS[row.task]):
-        cells.append(_number(values.get(field)))
-        if i < 2:
-            cells.append(_number(row.paper[i] if row.paper else None))
-    return cells
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_markdown(cell) for cell in cells)} |"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _markdown(text: str) -> str:
+    """A line of text as it is: no markup, no HTML, no end of a table's cell."""
+    for character in "\\`*_[]<>|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

@@ -17,6 +17,7 @@ from m2e.train.checkpoint import load_model
 from m2e.train.cli import main
 
 TAGS = ("calm", "happy", "sad")
+FILES = {"config.json", "report.json", "report.csv", "report.md", "report.html"}
 
 
 def both_sets(folder: Path, signal: float = 1.0) -> Path:
@@ -77,15 +78,13 @@ def test_the_report_says_what_it_is_about(learned: tuple[Path, Path, Result]) ->
     assert said["cautions"] == []
     for words in ("trained on J+D", "teacher", "0.1526", "0.7806", "random labels of one", "layers 5, 6", "seed 0"):
         assert words in result.stderr
-    assert result.stderr.splitlines()[-1].endswith("--seed 1")
+    assert result.stderr.splitlines()[-1].endswith("--seed 1 and another --out")
     assert result.stdout == ""
 
 
 def test_models_on_disk_are_the_ones_that_were_tested(learned: tuple[Path, Path, Result]) -> None:
     _, out, _ = learned
-    assert {path.name for path in out.iterdir()} == {
-        "config.json", "report.json", "student", "teacher-D", "teacher-J",
-    }  # fmt: skip
+    assert {path.name for path in out.iterdir()} == FILES | {"student", "teacher-D", "teacher-J"}
     models, card = load_model(out / "student")
     assert set(models) == {"tags", "valence_arousal"}
     assert card.tag_names == TAGS
@@ -131,8 +130,20 @@ def test_one_data_set_is_a_single_model_without_a_student(
     assert said == report(tmp_path / "out")
     (only,) = said["results"]
     assert (only["model"], only["trained_on"], only["paper"]) == ("single", ["D"], [0.5131, 0.6025])
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", "report.json", "single-D"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"single-D"}
     assert only["metrics"]["r2_valence"] > 0.5
+
+
+def test_inputs_choose_the_papers_row_and_name_the_folder(
+    learned: tuple[Path, Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    where = ["--cache", str(learned[0]), "--device", "cpu", "--epochs", "1"]
+    result = CliRunner().invoke(main, ["--datasets", "two", "--inputs", "key,chords", *where])
+    assert result.exit_code == 0, result.output
+    assert "inputs chords, key" in result.stderr
+    (only,) = report(tmp_path / "runs" / "D-chords-key-paper-0")["results"]
+    assert (only["inputs"], only["paper"]) == (["chords", "key"], [0.0706, 0.0770])
 
 
 def small(tmp_path: Path, labels: Labels, encoder: str = "test") -> Result:
@@ -182,6 +193,22 @@ def test_tiny_sets_with_both_labels_and_without_validation_or_test(tmp_path: Pat
         (["--datasets", "J", "--seed", "99999999999999999999"], 1, "seed"),
         (["--datasets", "J", "--out", "/dev/null/x"], 1, "cannot write"),
         ([], 2, "--datasets"),
+        (["--table", "1"], 2, "--table"),
+        (["--table", "3", "--evaluate", "."], 2, "--table and --evaluate are different things"),
+        (["--evaluate", ".", "--import-checkpoint", __file__], 2, "give one of them"),
+        (["--table", "3", "--datasets", "J"], 2, "--datasets cannot be given with --table"),
+        (["--table", "3", "--seed", "1"], 2, "--seed cannot be given with --table"),
+        (["--datasets", "J", "--seeds", "1"], 2, "--seeds is for --table"),
+        (["--table", "2", "--inputs", "mert"], 2, "--inputs cannot be given with --table"),
+        (["--datasets", "J", "--inputs", "mert,audio"], 2, "'audio' is none of mert, chords, key"),
+        (["--evaluate", "."], 2, "which data sets?"),
+        (["--evaluate", ".", "--datasets", "J", "--epochs", "3"], 2, "--epochs cannot be given with --evaluate"),
+        (["--evaluate", "nowhere", "--datasets", "J"], 2, "'nowhere' does not exist"),
+        (["--import-checkpoint", __file__, "--datasets", "J"], 2, "--datasets, --device cannot be given with"),
+        (["--import-checkpoint", "."], 2, "is a directory"),
+        (["--table", "3", "--seeds", "0,0"], 2, "different numbers"),
+        (["--table", "3", "--seeds", "0,x"], 2, "such as 0,1,2"),
+        (["--table", "3", "--seeds", "-1"], 2, "0 or more"),
     ],
 )
 def test_bad_input_is_one_line(
