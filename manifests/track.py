@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from m2e.cache.schema import SPLITS, Split
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["SPLITS", "Manifest", "Split", "Track", "ValenceArousal"]
 
@@ -27,7 +31,7 @@ class ValenceArousal:
                 raise ValueError(f"{name} {value} is not on the scale 1-9")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Track:
     """One track of a data set.
 
@@ -82,3 +86,24 @@ class Manifest:
         unknown = {tag for track in self.tracks for tag in track.tags or ()} - set(self.tag_names)
         if unknown:
             raise ValueError(f"data set {self.name!r}: tags {sorted(unknown)[:3]} are not among its tag names")
+
+    def frame(self) -> DataFrame:
+        """The tracks as a pandas table, one row a track in the manifest's order, for looking and counting.
+
+        Its index is track_id; its columns are path, split (missing for a track in no split), clip_group, artist, valence
+        and arousal (1-9, NaN where unlabelled) and a column of bool for each of `tag_names`.
+        """
+        import pandas as pd
+
+        labels = [track.valence_arousal for track in self.tracks]
+        columns = {
+            "path": [str(track.audio_path) for track in self.tracks],
+            "split": [track.split for track in self.tracks],
+            "clip_group": [track.clip_group for track in self.tracks],
+            "artist": [track.artist for track in self.tracks],
+            "valence": [label.valence if label else float("nan") for label in labels],
+            "arousal": [label.arousal if label else float("nan") for label in labels],
+        }
+        tags = {name: [name in (track.tags or ()) for track in self.tracks] for name in self.tag_names}
+        index = pd.Index([track.track_id for track in self.tracks], name="track_id")
+        return pd.concat([pd.DataFrame(columns, index), pd.DataFrame(tags, index, dtype=bool)], axis="columns")
