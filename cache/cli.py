@@ -1,38 +1,45 @@
-"""m2e-cache: look into caches, check them, take data out."""
+"""m2e-cache: look into caches, check and repair them, put them together, take data out."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from m2e.cache.console import Group, say
+from m2e.cache.console import PluginGroup, counting, say
 from m2e.cache.errors import DataError
-from m2e.cache.failures import read_failures
-from m2e.cache.harmony import PITCH_CLASSES
-from m2e.cache.reader import FeatureCache
-from m2e.cache.shards import is_intact
-from m2e.cache.writer import features_folder
+
+if TYPE_CHECKING:
+    from m2e.cache.verify import Damage
 
 EPILOG = """\b
 Examples:
   m2e-cache info features/deam
-  m2e-cache verify features/deam
+  m2e-cache verify features/deam --deep
+  m2e-cache pack features/deam
+  m2e-cache merge node1/deam node2/deam --into features/deam
   m2e-cache export features/deam --out deam-features
+
+\b
+Exit codes: 0 all is well; 1 something is damaged or cannot be done, and the last line says what; 2 wrong usage.
 """
+# Of long lists on the terminal; --json has all.
+_SHOWN = 20
 
 folder_argument = click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
 features_option = click.option("--features", metavar="PREFIX", help="Which settings, where a folder holds several.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+break_lock_option = click.option(
+    "--break-lock", is_flag=True, help="Take pack.lock from a process that is known to be dead, on another machine."
+)
 
 
-@click.group(cls=Group, epilog=EPILOG)
+@click.group(cls=PluginGroup, entry_points="m2e.cache.commands", epilog=EPILOG)
 def main() -> None:
-    """Look into feature caches (made by m2e-extract), check them, and take data out.
+    """Look into feature caches (made by m2e-extract), check and repair them, put them together, take data out.
 
     FOLDER is the cache of one data set, such as features/deam.
     """
@@ -41,54 +48,179 @@ def main() -> None:
 @main.command(epilog="Example: m2e-cache info features/deam --json")
 @folder_argument
 @features_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+@json_option
 def info(folder: Path, features: str | None, as_json: bool) -> None:
-    """Show what a cache holds: tracks, hours, splits, labels, settings, failures."""
-    cache = FeatureCache.open(folder, features)
-    content = features_folder(folder, cache.config)
-    labels = cache.labels
-    failures = read_failures(content, done=cache.track_ids)
-    facts: dict[str, Any] = {
-        "dataset": labels.dataset,
-        "letter": labels.letter,
-        "tracks": len(cache.track_ids),
-        "tracks_in_manifest": len(labels.track_ids),
-        "segments": cache.n_segments,
-        "hours": round(cache.hours, 3),
-        "splits": dict(Counter(split or "none" for split in cache.splits)),
-        "tags": len(labels.tag_names),
-        "provenance": labels.provenance,
-        "bytes": sum(path.stat().st_size for path in content.iterdir()),
-        "failures": dict(Counter(failure.stage for failure in failures.values())),
-        "fingerprint": cache.config.fingerprint,
-        "config": json.loads(cache.config.to_json()),
-    }
+    """Show what a cache holds: tracks, hours, splits, labels, failures, settings and where settings differ."""
+    from m2e.cache.info import cache_facts
+
+    facts = cache_facts(folder, features)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    for name, value in facts.items():
-        shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
-        click.echo(f"{name:18}  {shown if shown not in ('', None) else '-'}")
-    for failure in list(failures.values())[:10]:
-        click.echo(f"{'failed':18}  {failure.track_id}: {failure.reason}")
+    for name in ("dataset", "letter", "tracks_in_manifest", "tags", "labels"):
+        _print_fact(name, facts[name])
+    for group in facts["features"]:
+        click.echo("")
+        for name, value in group.items():
+            if name == "failed":
+                for failure in value[:_SHOWN]:
+                    _print_fact(name, f"{failure['track_id']}: {failure['reason']}")
+            elif name == "environments":
+                for versions in value:
+                    _print_fact("versions", versions)
+            else:
+                _print_fact(name, value)
+    if facts["differ"]:
+        click.echo("")
+        for name, values in facts["differ"].items():
+            _print_fact("differ in", f"{name}: {' | '.join(map(str, values))}")
+        say("Several settings: m2e-train and m2e-cache export choose by --features and the beginning of a fingerprint.")
 
 
-@main.command(epilog="Example: m2e-cache verify features/deam")
+def _print_fact(name: str, value: Any) -> None:
+    shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+    click.echo(f"{name:18}  {shown if shown not in ('', None) else '-'}")
+
+
+@main.command(epilog="Example: m2e-cache verify features/deam --deep")
 @folder_argument
-def verify(folder: Path) -> None:
-    """Compare every feature file with the digest in its name; exit 1 and list those that differ."""
-    shards = sorted(folder.glob("features-*/shard-*.h5"))
-    if not shards:
-        raise DataError(f"{folder} holds no feature files: give the cache of one data set, such as features/deam")
-    damaged = [path for path in shards if not is_intact(path)]
-    for path in damaged:
-        click.echo(f"{path}")
-    if damaged:
+@click.option("--deep", is_flag=True, help="Check every record and chord, not only the digest of each file.")
+@json_option
+def verify(folder: Path, deep: bool, as_json: bool) -> None:
+    """Find damaged files, and the damaged tracks in them; exit 1 where there are any.
+
+    Each file is compared with the digest in its name.
+    """
+    from m2e.cache.folders import LABELS_FILE, feature_files, features_folders
+    from m2e.cache.labels import read_labels
+    from m2e.cache.verify import Damage, verify
+
+    groups = features_folders(folder)
+    n = sum(len(feature_files(group)) for group in groups)
+    damage = []
+    with counting("checking", n, "files") as advance:
+        for group in groups:
+            damage += verify(group, deep=deep, advance=advance)
+    try:
+        read_labels(folder)
+    except DataError as error:
+        damage.append(Damage(folder / LABELS_FILE, str(error)))
+    if as_json:
+        click.echo(json.dumps({"files": n, "damaged": [_as_json(its) for its in damage]}, indent=2))
+    else:
+        _print_damage(damage)
+    if damage:
         raise DataError(
-            f"{len(damaged)} of {len(shards)} files are damaged: move them away and run m2e-extract again, "
-            "which redoes their tracks"
+            f"{len(damage)} of {n + 1} files are damaged: `m2e-cache repair {folder}` sets them aside, saves what is "
+            "good and says what to do again"
         )
-    say(f"{folder}: all {len(shards)} files are as they were written.")
+    say(f"{folder}: {n} files are as they were written, and so are the labels.")
+
+
+def _as_json(damage: Damage) -> dict[str, Any]:
+    return {**asdict(damage), "path": str(damage.path)}
+
+
+def _print_damage(damage: list[Damage] | tuple[Damage, ...]) -> None:
+    for its in damage:
+        click.echo(f"{its.path}\t{its.reason}")
+        for track_id in its.tracks:
+            click.echo(f"  {track_id}")
+
+
+@main.command(epilog="Example: m2e-cache repair features/deam")
+@folder_argument
+@break_lock_option
+@json_option
+def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
+    """Set damaged files aside, save the good records in them, and say what to extract again.
+
+    Files move to the folder set-aside beside them; nothing is deleted. Of a track with two different records both are
+    taken out.
+    """
+    from m2e.cache.folders import feature_files, features_folders
+    from m2e.cache.repair import repair
+
+    n = sum(len(feature_files(group)) for group in features_folders(folder))
+    with counting("checking", n, "files") as advance:
+        done = repair(folder, break_lock=break_lock, advance=advance)
+    if as_json:
+        click.echo(json.dumps({**asdict(done), "damage": [_as_json(its) for its in done.damage]}, indent=2))
+    else:
+        _print_damage(done.damage)
+        for track_id in done.redo[:_SHOWN]:
+            click.echo(f"redo  {track_id}")
+        if len(done.redo) > _SHOWN:
+            click.echo(f"redo  and {len(done.redo) - _SHOWN} more")
+    say(
+        f"{folder}: {len(done.damage)} files set aside, {len(done.saved)} tracks saved from them, "
+        f"{len(done.ambiguous)} taken out for having two records, {len(done.redo)} to extract. "
+        + (f"Next: {'; '.join(done.commands)}" if done.commands else "Nothing more to do.")
+    )
+
+
+@main.command(epilog="Example: m2e-cache pack features/deam")
+@folder_argument
+@features_option
+@break_lock_option
+def pack(folder: Path, features: str | None, break_lock: bool) -> None:
+    """Put shards together into packs of 1,024 tracks, which load fastest.
+
+    The same tracks give the same bytes. Others may extract and train meanwhile; a kill loses nothing.
+    """
+    from m2e.cache.folders import features_folders, read_config
+    from m2e.cache.pack import pack
+    from m2e.cache.reader import scan
+
+    for group in features_folders(folder, features):
+        with counting("packing", len(scan(group, read_config(group)).index), "tracks") as advance:
+            done = pack(group, break_lock=break_lock, advance=advance)
+        say(
+            f"{group}: {done.tracks} tracks in {done.packs} packs ({done.written} new, {done.removed} files replaced). "
+            f"Next: m2e-train --cache {folder.parent}"
+        )
+
+
+@main.command(epilog="Example: m2e-cache merge node1/deam node2/deam --into features/deam")
+@click.argument(
+    "sources", nargs=-1, required=True, metavar="SRC...", type=click.Path(path_type=Path, file_okay=False, exists=True)
+)
+@click.option("--into", required=True, type=click.Path(path_type=Path, file_okay=False), help="The cache to fill.")
+@features_option
+@break_lock_option
+def merge(sources: tuple[Path, ...], into: Path, features: str | None, break_lock: bool) -> None:
+    """Copy caches of one data set, from several machines, into one; the sources stay.
+
+    Settings and labels must be the same; everything is compared before anything is copied.
+    """
+    from m2e.cache.folders import feature_files, one_features_folder
+    from m2e.cache.merge import merge
+
+    n = sum(len(feature_files(one_features_folder(source, features))) for source in sources)
+    with counting("copying", n, "files") as advance:
+        done = merge(sources, into, features, break_lock=break_lock, advance=advance)
+    say(f"{into}: {done.tracks} tracks, {done.new} new, in {done.files} files copied. Next: m2e-cache pack {into}")
+
+
+@main.command(epilog="Example: m2e-cache failures features/deam")
+@folder_argument
+@features_option
+@json_option
+def failures(folder: Path, features: str | None, as_json: bool) -> None:
+    """List the tracks that could not be extracted: id, stage, attempts, audio file and reason, between tabs."""
+    from m2e.cache.failures import read_failures
+    from m2e.cache.folders import one_features_folder, read_config
+    from m2e.cache.reader import scan
+
+    group = one_features_folder(folder, features)
+    done = [track_id.decode() for track_id in scan(group, read_config(group)).index["id"].tolist()]
+    found = read_failures(group, done=done)
+    if as_json:
+        click.echo(json.dumps([asdict(failure) for failure in found.values()], indent=2))
+    else:
+        for its in found.values():
+            click.echo(f"{its.track_id}\t{its.stage}\t{its.attempts}\t{its.path}\t{its.reason}")
+    say(f"{folder}: {len(found)} tracks failed." + (" m2e-extract --retry-failed tries them again." if found else ""))
 
 
 @main.command(epilog="Example: m2e-cache export features/deam --out deam-features")
@@ -97,36 +229,8 @@ def verify(folder: Path) -> None:
 @features_option
 def export(folder: Path, out: Path, features: str | None) -> None:
     """Write a cache as embeddings.npz (arrays embeddings, first, track_ids), tracks.csv and chords.csv."""
-    cache = FeatureCache.open(folder, features)
-    table = cache.load()
-    labels = cache.labels
-    row = {track_id: i for i, track_id in enumerate(labels.track_ids)}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            out / "embeddings.npz",
-            embeddings=table.embeddings,
-            first=table.first,
-            layers=np.array(cache.layers),
-            track_ids=np.array(table.track_ids, np.str_),
-        )
-        with (out / "tracks.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["track_id", "split", "key_tonic", "key_mode", "valence", "arousal", *labels.tag_names])
-            for track_id, key in zip(table.track_ids, table.keys, strict=True):
-                i = row.get(track_id)
-                harmony = [PITCH_CLASSES[key.tonic], key.mode] if key else ["", ""]
-                if i is None:  # the manifest changed after this track was extracted
-                    writer.writerow([track_id, "", *harmony, "", "", *[""] * len(labels.tag_names)])
-                    continue
-                values = ["" if np.isnan(value) else f"{value:g}" for value in labels.valence_arousal[i]]
-                writer.writerow([track_id, labels.splits[i], *harmony, *values, *labels.tags[i].tolist()])
-        with (out / "chords.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["track_id", "start", "end", "chord"])
-            for track_id, chords in zip(table.track_ids, table.chords, strict=True):
-                for (start, end), label in zip(chords.intervals.tolist(), chords.labels, strict=True):
-                    writer.writerow([track_id, f"{start:.3f}", f"{end:.3f}", label])
-    except OSError as error:
-        raise DataError(f"cannot write to {out}: {error.strerror}") from error
-    say(f"{len(table.track_ids)} tracks are in {out}: embeddings.npz, tracks.csv, chords.csv.")
+    from m2e.cache.export import export
+    from m2e.cache.reader import FeatureCache
+
+    n = export(FeatureCache.open(folder, features), out)
+    say(f"{n} tracks are in {out}: embeddings.npz, tracks.csv, chords.csv.")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +53,43 @@ class Group(click.Group):
     command_class = Command
 
 
+class PluginGroup(Group):
+    """A group that takes in further commands from an entry-point group, loaded only when asked for or listed.
+
+    A command of a package that lacks its requirements says so in one line; the others work.
+    """
+
+    def __init__(self, *args: Any, entry_points: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._entry_points = entry_points
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *entry_points(group=self._entry_points).names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        found = entry_points(group=self._entry_points, name=cmd_name)
+        if own or not found:
+            return own
+        try:
+            command = next(iter(found)).load()
+        except ImportError as error:
+            return _unavailable(cmd_name, error)
+        return command if isinstance(command, click.Command) else None
+
+
+def _unavailable(name: str, error: ImportError) -> click.Command:
+    """A command that stands for one that cannot be loaded."""
+    line = f"{error.name or error} is not installed here: pip install 'm2e[all]'"
+
+    @click.command(name, cls=Command, short_help=line, context_settings={"ignore_unknown_options": True})
+    @click.argument("anything", nargs=-1, type=click.UNPROCESSED)
+    def unavailable(anything: tuple[str, ...]) -> None:
+        raise DataError(f"{name}: {line}")
+
+    return unavailable
+
+
 cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),
@@ -65,6 +106,21 @@ device_option = click.option(
     show_default=True,
     help="Where to compute; auto takes a GPU where there is one.",
 )
+
+
+@contextmanager
+def counting(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A `progress_bar` of one task; call what it gives with how many are newly done."""
+    with progress_bar(unit) as progress:
+        task = progress.add_task(description, total=total, rate=0.0)
+        started = time.monotonic()
+
+        def advance(newly: int) -> None:
+            progress.advance(task, newly)
+            done = progress.tasks[task].completed
+            progress.update(task, rate=done / max(time.monotonic() - started, 1e-9))
+
+        yield advance
 
 
 def progress_bar(unit: str) -> Progress:

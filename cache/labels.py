@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
-from m2e.cache.files import Schema, hdf5_image, open_checked, write_atomically
-from m2e.cache.schema import SCHEMA_VERSION, SPLITS, Labels
+from m2e.cache.files import write_atomically
+from m2e.cache.folders import LABELS_FILE
+from m2e.cache.hdf5 import Schema, hdf5_image, inspect
+from m2e.cache.schema import SPLITS, Labels
 
-LABELS_FILE = "labels.h5"
 _NO_SPLIT = len(SPLITS)
+_MOST_BYTES = 1 << 30  # it is read whole; a million tracks take about 300 MB
+_AGAIN = "Running m2e-extract again, or m2e-cache relabel, rewrites it"
 _SCHEMA: Schema = {
     "dataset": ("S", 1),
     "letter": ("S", 1),
@@ -46,7 +52,7 @@ def write_labels(folder: Path, labels: Labels) -> None:
         "clip_group": _encode(labels.clip_group),
         "artist": _encode(labels.artist),
     }
-    write_atomically(folder / LABELS_FILE, hdf5_image(datasets, {"schema_version": SCHEMA_VERSION}))
+    write_atomically(folder / LABELS_FILE, hdf5_image(datasets, {"digest": _digest(datasets)}))
 
 
 def read_labels(folder: Path) -> Labels:
@@ -56,13 +62,15 @@ def read_labels(folder: Path) -> Labels:
         DataError: there is none, or it is damaged or of a newer version.
     """
     path = folder / LABELS_FILE
-    if not path.exists():
-        raise DataError(f"{folder} is no cache of a data set: it has no {LABELS_FILE}. `m2e-extract` makes one")
-    with open_checked(path, _SCHEMA) as file:
-        version = int(file.attrs.get("schema_version", 0))
-        if version != SCHEMA_VERSION:
-            raise DataError(f"{path} has version {version}; this m2e reads version {SCHEMA_VERSION}: update m2e")
-        values = {name: file[name][()] for name in _SCHEMA}
+    try:
+        contents = inspect(path, _SCHEMA, ("digest",), _MOST_BYTES)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} is no cache of a data set: it has no {LABELS_FILE}. `m2e-extract` makes one"
+        ) from error
+    values = {name: contents.read(name) for name in _SCHEMA}
+    if not np.array_equal(contents.attributes.get("digest", np.zeros(0)), _digest(values)):
+        raise DataError(f"{path} is damaged: its digest differs. {_AGAIN}")
     try:
         return Labels(
             dataset=_decode(values["dataset"])[0],
@@ -77,7 +85,15 @@ def read_labels(folder: Path) -> Labels:
             artist=_decode(values["artist"]),
         )
     except (ValueError, IndexError) as error:
-        raise DataError(f"{path} is damaged: {error}. Running m2e-extract again rewrites it") from error
+        raise DataError(f"{path} is damaged: {error}. {_AGAIN}") from error
+
+
+def _digest(datasets: Mapping[str, NDArray[Any]]) -> NDArray[np.uint64]:
+    """XXH3, 128 bits, seed 0, of the datasets' bytes in the order of the schema: its high and its low half."""
+    digest = xxhash.xxh3_128()
+    for name in _SCHEMA:
+        digest.update(datasets[name].tobytes())
+    return np.frombuffer(digest.digest(), ">u8").astype("<u8")
 
 
 def _encode(texts: tuple[str, ...] | list[str]) -> NDArray[np.bytes_]:

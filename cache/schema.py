@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from m2e.cache.errors import DataError
 from m2e.cache.harmony import ChordSequence, Key
 
-SCHEMA_VERSION = 1
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+Precision = Literal["float32", "bf16", "int8"]
+ResamplerName = Literal["sinc_hann", "soxr_hq"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # Raised only when the features themselves change for the same settings.
 FEATURE_VERSION = 1
 MAX_ID_BYTES = 64
@@ -36,7 +38,7 @@ class ExtractionConfig:
         resampler: how audio reaches `sample_rate`.
         chords: name of the chord recogniser.
         chords_revision: its weights' digest; empty when it has none.
-        precision: arithmetic of the encoder.
+        precision: of the encoder's matrix products.
     """
 
     encoder: str
@@ -46,10 +48,10 @@ class ExtractionConfig:
     segment_seconds: float = 30.0
     tail: Literal["drop", "keep"] = "drop"
     min_tail_seconds: float = 5.0
-    resampler: Literal["sinc_hann", "soxr_hq"] = "sinc_hann"
+    resampler: ResamplerName = "sinc_hann"
     chords: str = "btc"
     chords_revision: str = ""
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
     feature_version: int = FEATURE_VERSION
 
     @property
@@ -70,11 +72,14 @@ class ExtractionConfig:
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            if set(values) != {field.name for field in fields(cls)}:
-                raise ValueError(f"its fields are {sorted(values)}")
+            known = {field.name for field in fields(cls)}
+            if unknown := sorted(values.keys() - known):
+                raise ValueError(f"it has {', '.join(unknown)}, of a newer m2e: update m2e")
+            if missing := sorted(known - values.keys()):
+                raise ValueError(f"it lacks {', '.join(missing)}, as made by an older m2e: extract again")
             return cls(**{**values, "layers": tuple(int(layer) for layer in values["layers"])})
         except (ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"extraction config is not readable by this version of m2e: {error}") from error
+            raise DataError(f"these extraction settings cannot be read: {error}") from error
 
     def differences(self, other: ExtractionConfig) -> list[str]:
         """One "field: ours, not theirs" a field that differs."""
@@ -113,6 +118,8 @@ class TrackFeatures:
             )
         if not np.isfinite(self.embeddings).all() or np.abs(self.embeddings).max() > 6e4:
             raise ValueError(f"track {self.track_id!r}: embeddings hold values that float16 cannot (NaN, inf or > 6e4)")
+        if len(self.audio_sha256) != 32 or self.audio_bytes < 0 or not 0 <= self.duration < np.inf:
+            raise ValueError(f"track {self.track_id!r}: no such duration, size or digest of an audio file exists")
 
 
 def check_id(track_id: str) -> None:

@@ -9,17 +9,15 @@ from typing import Self
 
 from m2e.cache.errors import DataError
 from m2e.cache.files import remove_stale_temporaries, write_atomically
+from m2e.cache.folders import CONFIG_FILE as CONFIG_FILE
+from m2e.cache.folders import feature_files
+from m2e.cache.folders import features_folder as features_folder
+from m2e.cache.layout import Records, feature_image, feature_name, join, to_record
+from m2e.cache.provenance import write_provenance
 from m2e.cache.schema import ExtractionConfig, TrackFeatures
-from m2e.cache.shards import shard_image, shard_name
 
-CONFIG_FILE = "config.json"
 SEAL_TRACKS = 64
 SEAL_SECONDS = 30.0
-
-
-def features_folder(folder: Path, config: ExtractionConfig) -> Path:
-    """Where, in a data set's cache folder, features with these settings live."""
-    return folder / f"features-{config.fingerprint}"
 
 
 class FeatureWriter:
@@ -33,18 +31,33 @@ class FeatureWriter:
         """`folder` is the data set's cache folder; what it needs is made when the first shard is sealed."""
         self.folder = features_folder(folder, config)
         self._config = config
-        self._waiting: list[TrackFeatures] = []
+        self._waiting: dict[str, Records] = {}
         self._since = 0.0
+        self._began = False
         remove_stale_temporaries(self.folder)
+        if feature_files(self.folder):
+            self._write_settings()  # where somebody lost them
 
     def add(self, track: TrackFeatures) -> None:
-        """Take a track; it is durable once a later call, or the end of the `with` block, has sealed its shard."""
-        layers = track.embeddings.shape[1]
+        """Take a track; it is durable once a later call, or the end of the `with` block, has sealed its shard.
+
+        Raises:
+            ValueError: the track's values do not fit float16, or it waits already; the others are not touched.
+            DataError: its layers or width are not those of the others, or the shard cannot be written.
+        """
+        record = to_record(track)
+        layers, dim = record.embeddings.shape[1:]
         if layers != len(self._config.layers):
             raise DataError(f"track {track.track_id!r} has {layers} layers, not {len(self._config.layers)}")
+        if track.track_id in self._waiting:
+            raise ValueError(f"track {track.track_id!r} was added twice")
+        for other in self._waiting.values():
+            if other.embeddings.shape[2] != dim:
+                raise DataError(f"track {track.track_id!r} is {dim} wide, not {other.embeddings.shape[2]}")
+            break
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting.append(track)
+        self._waiting[track.track_id] = record
         if len(self._waiting) >= SEAL_TRACKS or time.monotonic() - self._since >= SEAL_SECONDS:
             self.seal()
 
@@ -56,11 +69,17 @@ class FeatureWriter:
         """
         if self._waiting:
             # Here, not earlier: a run that never gets to a track must not leave settings without features behind.
-            if not (self.folder / CONFIG_FILE).exists():
-                write_atomically(self.folder / CONFIG_FILE, self._config.to_json().encode())
-            image = shard_image(self._waiting, self._config)
-            write_atomically(self.folder / shard_name(image), image)
-            self._waiting = []
+            self._write_settings()
+            if not self._began:
+                write_provenance(self.folder)
+                self._began = True
+            image = feature_image(join(self._waiting.values()), self._config)
+            write_atomically(self.folder / feature_name("shard", image), image)
+            self._waiting = {}
+
+    def _write_settings(self) -> None:
+        if not (self.folder / CONFIG_FILE).exists():
+            write_atomically(self.folder / CONFIG_FILE, self._config.to_json().encode())
 
     def __enter__(self) -> Self:
         return self

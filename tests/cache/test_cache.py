@@ -12,10 +12,9 @@ import pytest
 from support.caches import CONFIG, make_cache, make_labels, random_track
 
 from m2e.cache import DataError, FeatureCache, FeatureWriter
-from m2e.cache.files import write_atomically
+from m2e.cache.files import is_intact, write_atomically
 from m2e.cache.labels import read_labels
-from m2e.cache.shards import _digest as record_digest
-from m2e.cache.shards import is_intact, shard_image, shard_name
+from m2e.cache.layout import bytes_of, feature_image, feature_name, join, record_digest, to_record
 
 
 @pytest.fixture
@@ -69,10 +68,10 @@ def test_labels_round_trip(cache: FeatureCache, tmp_path: Path) -> None:
 
 
 def test_same_tracks_give_the_same_bytes_in_any_order() -> None:
-    tracks = [random_track(f"t{i}", i) for i in range(5)]
-    image = shard_image(tracks, CONFIG)
-    assert image == shard_image(tracks[::-1], CONFIG)
-    assert shard_name(image) != shard_name(shard_image(tracks[:4], CONFIG))
+    tracks = [to_record(random_track(f"t{i}", i)) for i in range(5)]
+    image = feature_image(join(tracks), CONFIG)
+    assert image == feature_image(join(tracks[::-1]), CONFIG)
+    assert feature_name("shard", image) != feature_name("shard", feature_image(join(tracks[:4]), CONFIG))
 
 
 def test_shards_seal_at_64_and_names_are_digests(cache: FeatureCache) -> None:
@@ -177,19 +176,31 @@ def test_foreign_layouts_are_refused(cache: FeatureCache, attack: str, tmp_path:
         FeatureCache.open(cache.folder)
 
 
-@pytest.mark.parametrize(("field", "value"), [("key_tonic", 99), ("key_mode", 7), ("root", 50), ("end", -1.0)])
-def test_forged_values_under_a_fitting_digest_are_one_line(cache: FeatureCache, field: str, value: float) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("key_tonic", 99, "a key"),
+        ("key_mode", 7, "a key"),
+        ("duration", np.nan, "a duration"),
+        ("root", 50, "'t0000' has chords"),
+        ("end", -1.0, "'t0000' has chords"),
+    ],
+)
+def test_forged_values_under_a_fitting_digest_are_one_line(
+    cache: FeatureCache, field: str, value: float, match: str
+) -> None:
     """The digest is recomputed, as a forger would."""
-    path = shards(cache)[0]
+    path = next(path for path in shards(cache) if b"t0000" in path.read_bytes())
     with h5py.File(path, "r+") as file:
         index, chords, embeddings = (file[name][()] for name in ("index", "chords", "embeddings"))
         row = index[0]
         (row if field in index.dtype.names else chords[:1])[field] = value
         n, segments = int(row["chords"]), int(row["segments"])
-        row["digest"] = record_digest(row, embeddings[:segments], chords[:n])
+        digest = record_digest(row.tobytes(), bytes_of(embeddings[:segments]), bytes_of(chords[:n]))
+        row["digest"] = np.frombuffer(digest, "u1")
         file["index"][...], file["chords"][...] = index, chords
-    with pytest.raises(DataError, match=row["id"].decode()) as error:
-        cache.load()
+    with pytest.raises(DataError, match=match) as error:
+        FeatureCache.open(cache.folder).load()
     assert "\n" not in str(error.value)
 
 

@@ -2,8 +2,11 @@
 
 import csv
 import json
+from dataclasses import replace
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -23,10 +26,12 @@ def folder(tmp_path: Path) -> Path:
 def test_info_says_what_is_there(folder: Path) -> None:
     record_failure(features_folder(folder, CONFIG), Failure("x1", "x1.mp3", "audio", "x1.mp3 is empty", 0))
     facts = json.loads(CliRunner().invoke(main, ["info", str(folder), "--json"], catch_exceptions=False).stdout)
-    assert facts["tracks"] == 10
-    assert facts["splits"] == {"train": 6, "validation": 2, "test": 2}
-    assert facts["failures"] == {"audio": 1}
-    assert facts["config"]["layers"] == [5, 6, 7]
+    (group,) = facts["features"]
+    assert group["tracks"] == 10
+    assert group["splits"] == {"train": 6, "validation": 2, "test": 2}
+    assert group["failures"] == {"audio": 1}
+    assert group["config"]["layers"] == [5, 6, 7]
+    assert group["environments"][0]["numpy"] == np.__version__
     text = CliRunner().invoke(main, ["info", str(folder)], catch_exceptions=False).stdout
     assert "x1.mp3 is empty" in text
 
@@ -36,7 +41,7 @@ def test_a_track_that_was_done_later_is_no_failure(folder: Path) -> None:
     with (features_folder(folder, CONFIG) / "failures-elsewhere-1.jsonl").open("w") as file:
         file.write('{"track_id": "half a li')
     facts = json.loads(CliRunner().invoke(main, ["info", str(folder), "--json"]).stdout)
-    assert facts["failures"] == {}
+    assert facts["features"][0]["failures"] == {}
 
 
 def test_verify_finds_a_flipped_byte(folder: Path) -> None:
@@ -48,7 +53,7 @@ def test_verify_finds_a_flipped_byte(folder: Path) -> None:
     result = CliRunner().invoke(main, ["verify", str(folder)])
     assert result.exit_code == 1
     assert shard.name in result.stdout
-    assert "1 of 1 files are damaged" in result.stderr
+    assert "1 of 2 files are damaged" in result.stderr
 
 
 def test_export_is_readable_without_m2e(folder: Path, tmp_path: Path) -> None:
@@ -77,3 +82,63 @@ def test_a_folder_that_is_no_cache_is_one_line(tmp_path: Path, command: str) -> 
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert CliRunner().invoke(main, [*command.split(), str(tmp_path / "none")]).exit_code == 2
+
+
+def run(*words: str | Path, code: int = 0) -> tuple[str, str]:
+    """Output and messages of a command that ends with `code`."""
+    result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == code, result.stderr
+    return result.stdout, result.stderr
+
+
+def test_info_compares_settings(folder: Path) -> None:
+    make_cache(folder, make_labels("deam", "D", 4), replace(CONFIG, tail="keep", layers=(4,)))
+    text, said = run("info", folder)
+    assert "tail: " in text
+    assert "--features" in said
+    facts = json.loads(run("info", folder, "--json")[0])
+    assert sorted(facts["differ"]) == ["layers", "tail"]
+    assert sorted(group["tracks"] for group in facts["features"]) == [4, 10]
+    chosen = json.loads(run("info", folder, "--features", features_folder(folder, CONFIG).name[9:14], "--json")[0])
+    assert [group["tracks"] for group in chosen["features"]] == [10]
+    assert "no features that begin with 'zzz'" in run("info", folder, "--features", "zzz", code=1)[1]
+
+
+def test_from_damage_to_a_packed_cache(folder: Path, tmp_path: Path) -> None:
+    (shard,) = folder.glob("features-*/shard-*.h5")
+    with h5py.File(shard) as file:
+        at = file["embeddings"].id.get_offset()
+    content = bytearray(shard.read_bytes())
+    content[at] ^= 1
+    shard.write_bytes(content)
+    damaged = json.loads(run("verify", folder, "--deep", "--json", code=1)[0])
+    assert [its["tracks"] for its in damaged["damaged"]] == [["t0000"]]
+    text, said = run("repair", folder)
+    assert "redo  t0000" in text
+    assert "Next: m2e-extract --dataset deam" in said
+    assert run("verify", folder, "--deep")[0] == ""
+    run("pack", folder)
+    assert [path.name[:5] for path in folder.glob("features-*/*.h5")] == ["pack-"]
+    assert "9 tracks, 9 new" in run("merge", folder, "--into", tmp_path / "all")[1]
+    assert json.loads(run("info", tmp_path / "all", "--json")[0])["features"][0]["tracks"] == 9
+
+
+def test_failures_are_listed(folder: Path) -> None:
+    record_failure(features_folder(folder, CONFIG), Failure("x1", "x1.mp3", "audio", "x1.mp3 is empty", 0))
+    text, said = run("failures", folder)
+    assert text == "x1\taudio\t1\tx1.mp3\tx1.mp3 is empty\n"
+    assert "--retry-failed" in said
+    assert json.loads(run("failures", folder, "--json")[0])[0]["track_id"] == "x1"
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "repair", "pack", "merge", "failures", "export"])
+def test_every_command_shows_an_example(command: str) -> None:
+    assert f"Example: m2e-cache {command}" in run(command, "--help")[0]
+
+
+def test_a_command_of_a_package_without_its_requirements_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = EntryPoint("relabel", "m2e.nowhere:relabel", "m2e.cache.commands")
+    monkeypatch.setattr("m2e.cache.console.entry_points", lambda **which: EntryPoints([broken]).select(**which))
+    assert "m2e.nowhere is not installed here" in run("relabel", "x", "--any", code=1)[1]
+    assert "relabel" in run("--help")[0]
+    assert "No such command 'else'" in run("else", code=2)[1]

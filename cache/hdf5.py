@@ -1,0 +1,224 @@
+"""HDF5 as m2e writes it, and the checks that a file passes before any of its data is read.
+
+A file may come from anywhere, so HDF5 is asked only where the data lies: contiguous blocks of known types, at known
+names. The data itself is read from those places as plain bytes, never through HDF5's filters, links or conversions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+# A filter named in a file makes HDF5 load native code from HDF5_PLUGIN_PATH; "::" forbids that. It has to be set
+# before HDF5 starts, and leaves the choice to a user who has made one.
+os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from m2e.cache.errors import DataError
+
+SCHEMA_VERSION = 1
+MAX_FILE_BYTES = 8 << 30
+_SUPERBLOCK = struct.Struct("<8s4B4QI")
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_UNDEFINED = 2**64 - 1
+_MAX_ATTRIBUTE_VALUES = 1024
+# How h5py reports a file that HDF5 cannot make sense of.
+_HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+
+# name -> (dtype or, for byte strings of any width, "S"; rank)
+Schema = Mapping[str, tuple[np.dtype[Any] | str, int]]
+
+
+def hdf5_image(datasets: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes of an HDF5 file with these contiguous, uncompressed datasets at its root, in this order.
+
+    Equal input gives equal bytes: nothing in the file depends on time, host or process. The attribute
+    ``schema_version`` is added.
+    """
+    with h5py.File("image.h5", "w", driver="core", backing_store=False, libver="v108") as file:
+        for name, values in datasets.items():
+            file.create_dataset(name, data=values)
+        for name, value in {"schema_version": SCHEMA_VERSION, **(attributes or {})}.items():
+            file.attrs[name] = value
+        file.flush()
+        return file.id.get_file_image()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where in a file a dataset lies: `offset` in bytes, and what the bytes are."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an HDF5 file holds, after it was checked: `blocks` of data and numeric root `attributes`."""
+
+    path: Path
+    blocks: Mapping[str, Block]
+    attributes: Mapping[str, NDArray[Any]]
+
+    def read(self, name: str) -> NDArray[Any]:
+        """All values of a dataset."""
+        block = self.blocks[name]
+        values = np.empty(block.shape, block.dtype)
+        with self.path.open("rb") as file:
+            file.seek(block.offset)
+            if block.size and file.readinto(values.reshape(-1).view(np.uint8).data) != block.size:
+                raise DataError(f"{self.path} became shorter while it was read")
+        return values
+
+
+def inspect(path: Path, schema: Schema, attributes: tuple[str, ...] = (), most_bytes: int = MAX_FILE_BYTES) -> Contents:
+    """Check that an HDF5 file holds exactly the datasets of `schema`, stored plainly, and say where they lie.
+
+    Links, external storage, virtual datasets, filters, attributes of datasets, foreign types and overlapping or
+    dangling blocks are refused before any data is touched.
+
+    Args:
+        path: the file.
+        schema: its datasets.
+        attributes: numbers that are read where the root has them.
+        most_bytes: a longer file is refused.
+
+    Raises:
+        FileNotFoundError: the file is gone, as when a packer has just replaced it.
+        DataError: the file is damaged, not of this form, or of a newer version.
+    """
+    try:
+        size = _check_envelope(path, most_bytes)
+        with _opened(path) as file:
+            numbers = _attributes(file, ("schema_version", *attributes))
+            _check_version(path, numbers)
+            blocks = _blocks(path, file, schema, size)
+    except FileNotFoundError:
+        raise
+    except _HDF5_ERRORS as error:
+        if not os.path.lexists(path):  # HDF5 says "can't retrieve stat info" of a file that vanishes meanwhile
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"cannot read {path}: {reason}. `m2e-cache verify` lists what is damaged") from error
+    return Contents(path, blocks, numbers)
+
+
+def _check_envelope(path: Path, most_bytes: int) -> int:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path} is not a regular file; a cache holds no links")
+    if status.st_size > most_bytes:
+        raise DataError(f"{path} is larger than any cache file ({status.st_size >> 20} MiB)")
+    with path.open("rb") as raw:
+        head = raw.read(_SUPERBLOCK.size)
+    if head[:8] != _SIGNATURE or len(head) < _SUPERBLOCK.size or head[8] not in (2, 3):
+        raise DataError(f"{path} is not a cache file of m2e (no HDF5 signature of version 2 or 3)")
+    _, _, offsets, lengths, _, base, extension, end, _, _ = _SUPERBLOCK.unpack(head)
+    if (offsets, lengths, base, extension) != (8, 8, 0, _UNDEFINED):
+        raise DataError(f"{path} has an HDF5 superblock unlike those of m2e")
+    if end != status.st_size:
+        raise DataError(f"{path} has {status.st_size} bytes and should have {end}: it is truncated or was added to")
+    return status.st_size
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_file_locking(False, True)
+    file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, access)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def _attributes(file: Any, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    found = {}
+    for name in names:
+        if h5py.h5a.exists(file, name.encode()):
+            attribute = h5py.h5a.open(file, name.encode())
+            kind = attribute.get_type()
+            numeric = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) and kind.get_size() <= 8
+            if not numeric or math.prod(attribute.shape) > _MAX_ATTRIBUTE_VALUES:
+                raise ValueError(f"its attribute {name} is no number")
+            found[name] = np.empty(attribute.shape, attribute.dtype)
+            attribute.read(found[name])
+    return found
+
+
+def _check_version(path: Path, attributes: Mapping[str, NDArray[Any]]) -> None:
+    version = attributes.get("schema_version")
+    if version is None or version.shape or version.dtype.kind not in "iu":
+        raise DataError(f"{path} is not a cache file of m2e: it has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has format version {version}; this m2e reads up to version {SCHEMA_VERSION}: update m2e"
+        )
+    if version < 1:
+        raise DataError(f"{path} has format version {version}, which no m2e has written")
+
+
+def _blocks(path: Path, file: Any, schema: Schema, size: int) -> dict[str, Block]:
+    root = h5py.h5g.open(file, b"/")
+    if root.get_num_objs() != len(schema):
+        raise DataError(f"{path} holds {root.get_num_objs()} objects, not {sorted(schema)}: not a cache file of m2e")
+    blocks = {}
+    for name, (dtype, rank) in schema.items():
+        if not root.links.exists(name.encode()):
+            raise DataError(f"{path} has no dataset {name!r}: not a cache file of m2e")
+        if root.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            raise DataError(f"{path}: {name} is a link to elsewhere, which no cache file has")
+        dataset = h5py.h5o.open(root, name.encode())
+        if not isinstance(dataset, h5py.h5d.DatasetID):
+            raise DataError(f"{path}: {name} is not a dataset")
+        block = _block(dataset, dtype, rank)
+        if block is None:
+            raise DataError(f"{path}: {name} is not stored as m2e stores it ({dtype}, {rank} axes, contiguous)")
+        if block.size and (block.offset < _SUPERBLOCK.size or block.offset + block.size > size):
+            raise DataError(f"{path}: {name} lies outside the file; it is truncated or forged")
+        blocks[name] = block
+    inside = sorted((block.offset, block.offset + block.size) for block in blocks.values() if block.size)
+    if any(end > start for (_, end), (start, _) in pairwise(inside)):
+        raise DataError(f"{path}: its datasets overlap; it is damaged or forged")
+    return blocks
+
+
+def _block(dataset: Any, dtype: np.dtype[Any] | str, rank: int) -> Block | None:
+    """Where a dataset lies, or None where it is not stored plainly, as `dtype` and with `rank` axes."""
+    creation, kind, space = dataset.get_create_plist(), dataset.get_type(), dataset.get_space()
+    plain = (
+        creation.get_layout() == h5py.h5d.CONTIGUOUS
+        and creation.get_external_count() == 0
+        and creation.get_nfilters() == 0
+        and h5py.h5a.get_num_attrs(dataset) == 0
+        and space.get_simple_extent_type() == h5py.h5s.SIMPLE
+        and space.get_simple_extent_ndims() == rank
+    )
+    if isinstance(dtype, str):
+        right = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
+        dtype = np.dtype(f"S{kind.get_size()}")
+    else:
+        right = kind.equal(h5py.h5t.py_create(dtype, logical=True))
+    if not plain or not right:
+        return None
+    block = Block(dataset.get_offset() or 0, tuple(int(n) for n in space.get_simple_extent_dims()), dtype)
+    return block if dataset.get_storage_size() == block.size else None

@@ -1,0 +1,156 @@
+"""Caches of one data set from several machines become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2e.cache.catalogue import scan
+from m2e.cache.errors import DataError
+from m2e.cache.files import content_digest, write_atomically
+from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, features_folder, one_features_folder, read_config
+from m2e.cache.labels import read_labels, write_labels
+from m2e.cache.lock import pack_lock
+from m2e.cache.schema import ExtractionConfig, Labels
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What `merge` did: tracks that were new to the target, tracks there now, files copied."""
+
+    new: int
+    tracks: int
+    files: int
+
+
+def merge(
+    sources: Sequence[Path],
+    into: Path,
+    features: str | None = None,
+    *,
+    break_lock: bool = False,
+    advance: Callable[[int], None] = lambda files: None,
+) -> Merged:
+    """Copy what `sources` hold into the cache `into`, which is made where it does not exist; sources stay.
+
+    All must be of one data set and one group of settings, with the same labels for the same tracks. Everything is
+    compared before anything is copied.
+
+    Args:
+        sources: data sets' folders, such as ``node1/deam``, ``node2/deam``.
+        into: the data set's folder that takes them in.
+        features: the beginning of a fingerprint, where a source holds features of several settings.
+        break_lock: take the target's pack.lock whoever holds it.
+        advance: called with 1 after each feature file of a source.
+
+    Raises:
+        DataError: a source is damaged or of another data set or other settings, labels differ, a track has two
+            different records, or the target cannot be written.
+    """
+    folders = [one_features_folder(source, features) for source in sources]
+    config = read_config(folders[0])
+    labels = read_labels(sources[0])
+    for source, folder in zip(sources[1:], folders[1:], strict=True):
+        if differs := read_config(folder).differences(config):
+            raise DataError(f"{source} and {sources[0]} were made with different settings: {'; '.join(differs)}")
+        labels = _together(labels, read_labels(source), source)
+    if (into / LABELS_FILE).exists():
+        labels = _together(read_labels(into), labels, into)
+    target = features_folder(into, config)
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make {into}: {error.strerror}") from error
+    with pack_lock(into, break_lock):
+        before = _records(target, config)
+        after = dict(before)
+        for folder in folders:
+            for track_id, digest in _records(folder, config).items():
+                if after.setdefault(track_id, digest) != digest:
+                    raise DataError(
+                        f"{folder}: track {track_id.decode()!r} has another record there than elsewhere: take it out "
+                        f"of one of them, or extract it again"
+                    )
+        write_labels(into, labels)
+        if not (target / CONFIG_FILE).exists():
+            write_atomically(target / CONFIG_FILE, config.to_json().encode())
+        copied = sum(_copy(folder, target, config, advance) for folder in folders)
+    return Merged(len(after) - len(before), len(after), copied)
+
+
+def _records(features: Path, config: ExtractionConfig) -> dict[bytes, bytes]:
+    index = scan(features, config).index
+    return dict(zip(index["id"].tolist(), (digest.tobytes() for digest in index["digest"]), strict=True))
+
+
+def _copy(source: Path, target: Path, config: ExtractionConfig, advance: Callable[[int], None]) -> int:
+    copied = 0
+    for path in scan(source, config).files:
+        image = path.path.read_bytes()
+        name = path.path.name
+        if content_digest(image) != path.path.stem.partition("-")[2]:
+            raise DataError(
+                f"{path.path} is damaged: `m2e-cache repair {source.parent}` sets it aside; then merge again"
+            )
+        if not (target / name).exists():
+            write_atomically(target / name, image)
+            copied += 1
+        advance(1)
+    # Notes of writers; those of the same name are of different machines with the same name.
+    for note in [*source.glob("provenance-*.json"), *source.glob("failures-*.jsonl")]:
+        content = note.read_bytes()
+        place = target / note.name
+        if place.exists() and place.read_bytes() != content:
+            place = place.with_name(f"{note.stem}-{content_digest(content)}{note.suffix}")
+        write_atomically(place, content)
+    return copied
+
+
+def _together(ours: Labels, theirs: Labels, where: Path) -> Labels:
+    """Labels of all tracks of both."""
+    for name in ("dataset", "letter", "tag_names"):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise DataError(
+                f"{where} is of another data set: its {name} is {getattr(theirs, name)!r}, not {getattr(ours, name)!r}"
+            )
+    row = {track_id: i for i, track_id in enumerate(ours.track_ids)}
+    new = [i for i, track_id in enumerate(theirs.track_ids) if track_id not in row]
+    for i, track_id in enumerate(theirs.track_ids):
+        if track_id in row and not _same(ours, row[track_id], theirs, i):
+            raise DataError(
+                f"{where}: track {track_id!r} has other labels there than elsewhere: bring one of them up to date with "
+                "m2e-cache relabel first"
+            )
+
+    def both(name: str) -> tuple[str, ...]:
+        return getattr(ours, name) + tuple(getattr(theirs, name)[i] for i in new)
+
+    def rows(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(ours, name), getattr(theirs, name)[new]])
+
+    return Labels(
+        dataset=ours.dataset,
+        letter=ours.letter,
+        track_ids=both("track_ids"),
+        splits=both("splits"),
+        tag_names=ours.tag_names,
+        tags=rows("tags"),
+        valence_arousal=rows("valence_arousal"),
+        clip_group=both("clip_group"),
+        artist=both("artist"),
+        provenance="; ".join(dict.fromkeys((ours.provenance, theirs.provenance))),
+    )
+
+
+def _same(ours: Labels, i: int, theirs: Labels, j: int) -> bool:
+    texts = all(getattr(ours, name)[i] == getattr(theirs, name)[j] for name in ("splits", "clip_group", "artist"))
+    return (
+        texts
+        and np.array_equal(ours.tags[i], theirs.tags[j])
+        and np.array_equal(ours.valence_arousal[i], theirs.valence_arousal[j], equal_nan=True)
+    )

@@ -1,0 +1,83 @@
+"""Two writers and a packer on one cache, killed at random moments, resumed on the same cache."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import sys
+import time
+from pathlib import Path
+
+from support.caches import CONFIG, make_labels, random_track
+from support.crash.forks import COMMITTED, PACKED, STARTED, fork, pack_endlessly, track_id, write
+
+from m2e.cache import FeatureCache, write_labels
+from m2e.cache.catalogue import scan
+from m2e.cache.folders import feature_files, features_folder
+from m2e.cache.layout import to_record
+from m2e.cache.verify import verify
+
+BATCH = 16
+
+
+def main(folder: Path, rounds: int) -> dict[str, int]:
+    rng = random.Random(rounds)
+    write(folder.with_name("before"), range(4), 4, lambda kind, number: None)  # loads what is loaded late
+    features = features_folder(folder, CONFIG)
+    write_labels(folder, make_labels("deam", "D", 3))
+    committed: set[int] = set()
+    present: set[int] = set()
+    lost = bad = most_redone = kills = packs = 0
+    for _ in range(rounds):
+        # As a resumed run does: what the scan finds is not done again.
+        todo = [itertools.filterfalse(present.__contains__, itertools.count(half, 2)) for half in range(2)]
+        children = [fork(lambda tell, its=its: write(folder, its, BATCH, tell)) for its in todo]
+        packer = fork(lambda tell: pack_endlessly(folder, tell))
+        notes = [[child.first()] for child in children]
+        if present and rng.random() < 0.5:  # in the middle of packing, more likely than not
+            packer.first()
+            packs += 1
+        time.sleep(rng.uniform(0.0, 0.3))
+        for child in rng.sample([*children, packer], 3):
+            child.kill()
+            kills += 1
+        for told, child in zip(notes, children, strict=True):
+            told += child.told()
+        packs += sum(kind == PACKED for kind, _ in packer.told())
+        for child in (*children, packer):
+            child.close()
+        committed |= {number for told in notes for kind, number in told if kind == COMMITTED}
+        if not feature_files(features):
+            continue
+        try:
+            cache = FeatureCache.open(folder)
+            cache.load()
+        except Exception as error:
+            print(error, file=sys.stderr)
+            bad += 1
+            continue
+        present = {int(name[1:]) for name in cache.track_ids}
+        lost += len(committed - present)
+        for told in notes:
+            begun = {number for kind, number in told if kind == STARTED}
+            most_redone = max(most_redone, len(begun - present))
+    bad += len(verify(features, deep=True))
+    index = scan(features, CONFIG).index
+    for row in index:
+        number = int(row["id"][1:])
+        written = to_record(random_track(track_id(number), seed=number, segments=1 + number % 3))
+        bad += int((written.index["digest"][0] != row["digest"]).any())
+    return {
+        "kills": kills,
+        "committed": len(committed),
+        "packs": packs,
+        "lost": lost,
+        "bad": bad,
+        "most_redone": most_redone,
+        "batch": BATCH,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]))))
