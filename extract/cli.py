@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import time
-from dataclasses import dataclass, field
+import os
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2e.cache.console import Command, cache_option, device_option, progress_bar, say
+from m2e.cache.console import Command, cache_option, device_option, say
+from m2e.cache.schema import PRECISIONS
+from m2e.manifests.dataset import Choices
+from m2e.manifests.options import check_choices, choices_options
 
 if TYPE_CHECKING:
-    from m2e.cache import ExtractionConfig, FeatureWriter, TrackFeatures
-    from m2e.cache.failures import Failure
-    from m2e.extract.encoders import EncoderSource
-    from m2e.extract.pipeline import Plan
-    from m2e.manifests.track import Manifest
+    from m2e.extract.part import Part
+    from m2e.extract.session import Session
 
 EPILOG = """\b
 Examples:
@@ -27,6 +24,9 @@ Examples:
   m2e-extract --dataset mtg-jamendo --root /music/mtg-jamendo --jobs 16
   m2e-extract --dataset deam --dataset pmemo
   m2e-extract --dataset my-songs.csv --encoder tiny --chords template
+  m2e-extract --dataset mtg-jamendo --dry-run      how many hours, how long here, how large
+  m2e-extract --dataset mtg-jamendo --shard 0/4      the first of four machines on one shared folder
+  m2e-extract --dataset mtg-jamendo --scheduler tcp://10.0.0.1:8786      the workers of a Dask cluster
 
 \b
 Data sets: mtg-jamendo (J), deam (D), emomusic (E), pmemo (P), demo-jamendo, demo-deam,
@@ -40,12 +40,30 @@ Exit codes: 0 all good tracks are in; 1 none is (or --strict and some failed); 2
 """
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived; an exception, so that the open shard is sealed on the way out."""
+def _parse_part(context: click.Context, option: click.Parameter, text: str | None) -> Part | None:
+    from m2e.extract.part import Part
+
+    try:
+        return Part.parse(text) if text else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
-def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+def _parse_scheduler(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    if text is None:
+        return None
+    kind, _, count = text.rpartition(":")
+    if not count.isdecimal() or (kind == "local" and int(count) < 1):
+        raise click.BadParameter(f"{text!r} is not an address such as tcp://10.0.0.1:8786, nor local:N")
+    return text
+
+
+def _parse_resources(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, float]:
+    try:
+        pairs = [pair.split("=") for pair in text.split(",")] if text else []
+        return {name: float(amount) for name, amount in pairs}
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a list such as GPU=1") from error
 
 
 @click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 110})
@@ -101,16 +119,61 @@ def _raise_terminated(number: int, frame: FrameType | None) -> None:
     help="To 24 kHz: as the released code does, or soxr.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="Of the encoder's products; the others differ measurably (docs/performance.md).",
+)
+@click.option(
     "--splits",
     type=click.Path(path_type=Path, file_okay=False),
     help="For one data set: folder with train.txt, validation.txt, test.txt, an id a line, in place of its own splits.",
 )
+@choices_options
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N tracks that have audio.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a core]")
 @device_option
+@click.option(
+    "--shard",
+    "part",
+    callback=_parse_part,
+    metavar="I/N",
+    help="Only part I, from 0 to N-1, of N parts of the tracks; run the others elsewhere, on the same cache.  "
+    "[default: from a SLURM job array, or RANK and WORLD_SIZE]",
+)
+@click.option(
+    "--scheduler",
+    callback=_parse_scheduler,
+    metavar="ADDRESS|local:N",
+    help="Work on the Dask cluster of this scheduler, which shares the folders of audio, models and cache with this "
+    "machine, or on N Dask workers here (docs/scaling.md).",
+)
+@click.option(
+    "--worker-resources",
+    callback=_parse_resources,
+    metavar="NAME=AMOUNT,...",
+    help="Only Dask workers that were given these, such as GPU=1. Of --device, auto is then cuda, and cpu without GPU.",
+)
 @click.option("--retry-failed", is_flag=True, help="Try tracks again that failed before.")
+@click.option("--overwrite", is_flag=True, help="Extract tracks again that the cache holds.")
+@click.option(
+    "--check-audio",
+    is_flag=True,
+    help="Find audio that changed by its digest, which reads every file; otherwise by its size.",
+)
+@click.option(
+    "--export-chords",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write the chords of every track in the cache as DIR/DATASET/TRACK.lab and .mid too.",
+)
 @click.option("--strict", is_flag=True, help="Exit with 1 when a track failed or has no audio.")
+@click.option(
+    "--dry-run", is_flag=True, help="Extract nothing: say how many hours there are to do, and how long they would take."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on standard output, a line a data set.")
+@click.option("--json-events", "events", is_flag=True, help="As --json, with a line for each track as it ends, too.")
 def main(
     datasets: tuple[str, ...],
     root: Path | None,
@@ -122,31 +185,49 @@ def main(
     layers: str,
     tail: Any,
     resampler: Any,
+    precision: Any,
     splits: Path | None,
+    choices: Choices,
     limit: int | None,
     jobs: int | None,
     device: str,
+    part: Part | None,
+    scheduler: str | None,
+    worker_resources: dict[str, float],
     retry_failed: bool,
+    overwrite: bool,
+    check_audio: bool,
+    export_chords: Path | None,
     strict: bool,
+    dry_run: bool,
     as_json: bool,
+    events: bool,
 ) -> None:
     """Read a data set's audio once and write MERT embeddings of every 30 s segment, the chords and the key of each
     track into an HDF5 cache, from which m2e-train trains without touching audio again.
 
-    A broken file is recorded and skipped.
+    A broken file is recorded and skipped. Audio that changed since it was extracted is extracted again.
     """
     from m2e import manifests
-    from m2e.cache import ExtractionConfig, FeatureWriter
+    from m2e.cache import ExtractionConfig
     from m2e.extract.chords import recogniser_revision
     from m2e.extract.encoders import find_encoder
-    from m2e.extract.pipeline import make_plan
-    from m2e.manifests.labels import save_labels
+    from m2e.extract.engines import on_cluster, on_this_machine
+    from m2e.extract.plan import Selection
+    from m2e.extract.runs import run_sessions
+    from m2e.extract.session import Session
 
     if len(datasets) > 1 and (root or splits):
         raise click.UsageError(
             "--root and --splits are of one data set; for the folder that holds several set M2E_DATA"
         )
-    loaded = [manifests.load(dataset, root, splits) for dataset in datasets]
+    if scheduler and jobs:
+        raise click.UsageError("--jobs counts processes of this machine; with --scheduler the cluster has its workers")
+    if worker_resources and not scheduler:
+        raise click.UsageError("--worker-resources says which Dask workers to take: it goes with --scheduler")
+    check_choices(choices, datasets)
+    selection = Selection(limit, part or _default_part(), retry_failed, overwrite, check_audio)
+    loaded = [manifests.load(dataset, root, splits, choices) for dataset in datasets]
     source = find_encoder(encoder, revision)
     if source.name == "tiny":
         say("the tiny encoder is untrained: good for trying out, not for results", "note")
@@ -156,51 +237,56 @@ def main(
         layers=_parse_layers(layers),
         tail=tail,
         resampler=resampler,
+        precision=precision,
         chords=chords,
         chords_revision=recogniser_revision(chords, chord_checkpoint),
     )
-    complete, tally = True, Tally()
-    previous = signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        for manifest in loaded:
-            for note in manifest.notes:
-                say(note, "note")
-            folder = cache / manifest.name
-            _note_other_settings(folder, config)
-            tally = Tally()
-            with FeatureWriter(folder, config) as writer:
-                save_labels(manifest, folder)
-                plan = make_plan(manifest, writer.folder, config, limit, retry_failed)
-                _announce(manifest, plan)
-                if plan.todo:
-                    _extract(plan, source, config, writer, chord_checkpoint, jobs, device, tally)
-            complete &= _finish(manifest, plan, folder, tally, strict, as_json)
-    except KeyboardInterrupt:
-        _interrupted(tally, 130)
-    except _Terminated:
-        _interrupted(tally, 143)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    if scheduler and device == "auto":
+        device = "cuda" if "GPU" in worker_resources else "cpu"
+    sessions = [
+        Session(manifest, cache, config, selection, source, chord_checkpoint, device, bool(scheduler), events)
+        for manifest in loaded
+    ]
+    if dry_run:
+        from m2e.extract.estimate import say_estimate
+
+        if scheduler:
+            raise click.UsageError("--dry-run measures this machine; the workers of --scheduler are elsewhere")
+        for session in sessions:
+            say_estimate(session, jobs, as_json or events)
+        return
+    if scheduler:
+        workers = partial(on_cluster, scheduler, worker_resources, cache, loaded)
+    else:
+        workers = partial(on_this_machine, jobs)
+    complete = run_sessions(sessions, workers, strict, as_json or events)
+    if export_chords:
+        _export_chords(sessions, export_chords)
     if not complete:
         raise SystemExit(1)
 
 
-@dataclass
-class Tally:
-    """What a run has done so far."""
+def _export_chords(sessions: list[Session], folder: Path) -> None:
+    from m2e.cache import FeatureCache
+    from m2e.extract.chord_files import export_chords
 
-    new: int = 0
-    failed: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
+    for session in sessions:
+        fingerprint = session.features.name.removeprefix("features-")
+        with FeatureCache.open(session.folder, fingerprint) as cache:
+            n = export_chords(cache, folder / session.manifest.name)
+        say(f"{session.manifest.name}: the chords of {n} tracks are in {folder / session.manifest.name}")
 
 
-def _interrupted(tally: Tally, code: int) -> NoReturn:
-    say(f"interrupted: {tally.new} new tracks are kept. Run the same command to go on.")
-    raise SystemExit(code)
+def _default_part() -> Part:
+    from m2e.extract.part import Part
+
+    try:
+        part, variables = Part.from_environment(os.environ)
+    except ValueError as error:
+        raise click.UsageError(f"the environment says which part to do, but {error}; say it with --shard") from error
+    if part.count > 1:
+        say(f"--shard {part}, from {variables} in the environment (--shard 0/1 does everything)", "note")
+    return part
 
 
 def _parse_layers(text: str) -> tuple[int, ...]:
@@ -213,104 +299,3 @@ def _parse_layers(text: str) -> tuple[int, ...]:
             f"{text!r} is not a list such as 5,6,7 (0 is the input of block 1)", param_hint="--layers"
         )
     return layers
-
-
-def _note_other_settings(folder: Path, config: ExtractionConfig) -> None:
-    from m2e.cache import ExtractionConfig
-    from m2e.cache.writer import CONFIG_FILE, features_folder
-
-    for path in sorted(folder.glob(f"features-*/{CONFIG_FILE}")):
-        if path.parent != features_folder(folder, config):
-            other = ExtractionConfig.from_json(path.read_text(encoding="utf-8"))
-            differs = "; ".join(config.differences(other))
-            say(f"{path.parent} has features of other settings ({differs}); these go beside them", "note")
-
-
-def _announce(manifest: Manifest, plan: Plan) -> None:
-    n = len(manifest.tracks)
-    say(
-        f"{manifest.name}: {n} tracks, {len(plan.done)} in the cache, {len(plan.todo)} to do"
-        + (f", {len(plan.missing)} without audio" if plan.missing else "")
-        + (f", {len(plan.failed)} failed before (--retry-failed tries them again)" if plan.failed else "")
-    )
-    if plan.missing and not plan.todo and not plan.done:
-        first = next(track.audio_path for track in manifest.tracks if track.track_id == plan.missing[0])
-        say(f"  the first missing file is {first}")
-    if plan.changed:
-        say(
-            f"the audio of {len(plan.changed)} tracks changed since it was extracted (first: {plan.changed[0]}); "
-            "the cache keeps the old features. To redo them, extract into another --cache",
-            "note",
-        )
-
-
-def _extract(
-    plan: Plan,
-    source: EncoderSource,
-    config: ExtractionConfig,
-    writer: FeatureWriter,
-    chord_checkpoint: Path | None,
-    jobs: int | None,
-    device: str,
-    tally: Tally,
-) -> None:
-    from joblib import cpu_count
-
-    from m2e.cache.failures import Failure
-    from m2e.extract.chords import fetch_recogniser
-    from m2e.extract.encoders import fetch_encoder
-    from m2e.extract.pipeline import run
-    from m2e.extract.track import Models
-
-    if source.folder is None:
-        say(f"looking for {source.name} (revision {source.revision[:8]}) in the local cache, then on the hub")
-    fetched = fetch_encoder(source)
-    weights = fetch_recogniser(config.chords, chord_checkpoint)  # here, once, not in every worker
-    models = Models(config, fetched, weights, _choose_device(device))
-    processes = 1 if models.device == "cuda" else min(jobs or cpu_count(), len(plan.todo))
-    with progress_bar("tracks") as progress:
-        task = progress.add_task("extracting", total=len(plan.todo), rate=0.0)
-        started = time.monotonic()
-
-        def report(result: TrackFeatures | Failure) -> None:
-            if isinstance(result, Failure):
-                tally.failed += 1
-                say(f"{result.track_id}: {result.reason}", "failed", "red")
-            else:
-                tally.new += 1
-            done = tally.new + tally.failed
-            progress.update(task, advance=1, rate=done / (time.monotonic() - started))
-
-        run(plan, models, writer, processes, report)
-
-
-def _choose_device(device: str) -> str:
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise click.BadParameter("this machine has no CUDA device; use --device cpu", param_hint="--device")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def _finish(manifest: Manifest, plan: Plan, folder: Path, tally: Tally, strict: bool, as_json: bool) -> bool:
-    """Say what is in the cache, and return whether that is enough for exit code 0."""
-    kept = len(plan.done) + tally.new
-    failed = len(plan.failed) + tally.failed
-    if as_json:
-        summary = {
-            "dataset": manifest.name,
-            "cache": str(folder),
-            "tracks": len(manifest.tracks),
-            "kept": kept,
-            "new": tally.new,
-            "failed": failed,
-            "missing": len(plan.missing),
-            "seconds": round(tally.seconds, 3),
-        }
-        click.echo(json.dumps(summary))
-    say(
-        f"{manifest.name}: {kept} of {len(manifest.tracks)} tracks are in {folder} "
-        f"({tally.new} new, {failed} failed, {len(plan.missing)} without audio). "
-        + (f"Next: m2e-train --datasets {manifest.letter or manifest.name} --cache {folder.parent}" if kept else "")
-    )
-    return kept > 0 and not (strict and (failed or plan.missing))

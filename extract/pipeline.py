@@ -1,140 +1,104 @@
-"""A data set's audio into its cache: what is there, what is left to do, the workers, the shards.
+"""A data set's audio into its cache: what there is to do, and doing it on whatever workers there are.
 
-Workers only compute; this process writes. A track's features are some tens of kilobytes, so one writer is never the
-bottleneck, and a worker that dies takes nothing with it but the track it was working on.
+Workers seal their own files, a batch at a time: a track that is reported is durable, only its name travels between
+processes, and no process is one that must not die. This process plans, and listens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from m2e.cache import DataError, ExtractionConfig, FeatureWriter, TrackFeatures
-from m2e.cache.failures import Failure, read_failures, record_failure
-from m2e.cache.reader import scan
+from m2e.cache.failures import Failure, record_failure
+from m2e.cache.writer import features_folder
+from m2e.extract.engine import Engine, Lost, run_tasks
+from m2e.extract.plan import Task
 from m2e.extract.track import Models, extract_track, load_models
-from m2e.manifests.track import Manifest, Track
+
+_LONGEST_REASON = 400
+_DEATHS = {
+    "SIGKILL": "was killed, most often for want of memory",
+    "SIGSEGV": "crashed, most often in a decoder that the file misleads",
+}
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What an extraction has to do.
+class Extraction:
+    """What a worker does to a batch: features of each track into the data set's cache folder."""
 
-    Attributes:
-        todo: tracks with audio and without features, with the size of each audio file.
-        done: ids of tracks that the cache holds.
-        missing: ids of tracks without audio.
-        failed: tracks that failed before and whose audio is still the same.
-        changed: ids of tracks whose audio is another file than the one in the cache.
-    """
+    models: Models
+    folder: Path
 
-    todo: tuple[tuple[Track, int], ...]
-    done: tuple[str, ...]
-    missing: tuple[str, ...]
-    failed: dict[str, Failure]
-    changed: tuple[str, ...]
+    def __call__(self, tasks: Iterator[Task]) -> list[str | Failure]:
+        """Ids of the tracks that are kept, and the failures, all durable.
 
-
-def make_plan(
-    manifest: Manifest, folder: Path, config: ExtractionConfig, limit: int | None, retry_failed: bool
-) -> Plan:
-    """Compare the manifest, the audio and the cache.
-
-    Args:
-        manifest: the data set.
-        folder: the features folder, as `features_folder` names it.
-        config: settings of the features.
-        limit: only the first `limit` tracks that have audio.
-        retry_failed: try tracks again that failed before.
-
-    Raises:
-        DataError: a shard of the cache is damaged.
-    """
-    kept = scan(folder, config)[0]
-    stored = {row["id"].decode(): int(row["audio_bytes"]) for row in kept}
-    failures = read_failures(folder, done=stored)
-    todo: list[tuple[Track, int]] = []
-    done: list[str] = []
-    missing: list[str] = []
-    changed: list[str] = []
-    failed: dict[str, Failure] = {}
-    for track in manifest.tracks:
-        if limit is not None and len(todo) + len(done) + len(failed) >= limit:
-            break
-        try:
-            size = track.audio_path.stat().st_size
-        except OSError:
-            missing.append(track.track_id)
-            continue
-        earlier = failures.get(track.track_id)
-        if track.track_id in stored:
-            done.append(track.track_id)
-            if stored[track.track_id] != size:
-                changed.append(track.track_id)
-        elif earlier and earlier.audio_bytes == size and not retry_failed:
-            failed[track.track_id] = earlier
-        else:
-            todo.append((track, size))
-    return Plan(tuple(todo), tuple(done), tuple(missing), failed, tuple(changed))
+        Raises:
+            DataError: a model cannot be loaded, the disk is full, or the folder cannot be written.
+        """
+        load_models(self.models)
+        outcomes: list[str | Failure] = []
+        with _writer(self.folder, self.models.config) as writer:
+            for task in tasks:
+                outcome = _attempt(task, self.models)
+                if isinstance(outcome, TrackFeatures):
+                    try:
+                        writer.add(outcome)
+                        outcomes.append(task.track_id)
+                        continue
+                    except ValueError as error:  # values that no cache stores
+                        outcome = _failure(task, "features", str(error))
+                record_failure(writer.folder, outcome)
+                outcomes.append(outcome)
+        return outcomes
 
 
-def _attempt(track_id: str, path: Path, size: int, models: Models) -> TrackFeatures | Failure:
-    """A track's features, or why there are none: one broken track never stops a run, an unusable model does."""
-    load_models(models)
+@lru_cache(maxsize=1)
+def _writer(folder: Path, config: ExtractionConfig) -> FeatureWriter:
+    """One a process and data set: what it does on its first file need not be done for every batch."""
+    return FeatureWriter(folder, config)
+
+
+def _attempt(task: Task, models: Models) -> TrackFeatures | Failure:
+    """A track's features, or why there are none: one broken track never stops a run."""
     try:
-        return extract_track(track_id, path, models)
+        return extract_track(task.track_id, task.path, models)
     except DataError as error:
-        return Failure(track_id, str(path), "audio", str(error), size)
+        return _failure(task, "audio", str(error))
     except Exception as error:  # whatever a codec or a model does with a hostile file
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-        return Failure(track_id, str(path), "features", reason, size)
+        return _failure(task, "features", f"{type(error).__name__}: {error}")
 
 
-def _results(plan: Plan, models: Models, jobs: int) -> Generator[TrackFeatures | Failure]:
-    """Outcomes as they come; in this process for one job, else in `jobs` processes."""
-    if jobs == 1:
-        for track, size in plan.todo:
-            yield _attempt(track.track_id, track.audio_path, size, models)
-        return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
-    calls = (delayed(_attempt)(track.track_id, track.audio_path, size, models) for track, size in plan.todo)
-    try:
-        yield from parallel(calls)
-    except TerminatedWorkerError as error:
-        raise DataError(
-            "a worker process was killed, most often for want of memory. What was committed is safe: run the same "
-            "command again, with a smaller --jobs"
-        ) from error
+def _failure(task: Task, stage: str, reason: str) -> Failure:
+    line = (reason.strip().splitlines() or ["no message"])[0][:_LONGEST_REASON]
+    return Failure(task.track_id, str(task.path), stage, line, task.audio_bytes, task.attempts + 1)
 
 
-def run(
-    plan: Plan,
-    models: Models,
-    writer: FeatureWriter,
-    jobs: int,
-    report: Callable[[TrackFeatures | Failure], None],
-) -> None:
-    """Extract what the plan has to do into `writer`, which is sealed by its own `with` block.
+def run(tasks: tuple[Task, ...], models: Models, folder: Path, engine: Engine) -> Generator[str | Failure | Lost[Task]]:
+    """Extract tracks into a data set's cache folder.
 
     Args:
-        plan: from `make_plan`.
+        tasks: from `make_plan`.
         models: what each process loads.
-        writer: receives the features, and failures in its folder.
-        jobs: processes.
-        report: called after each track.
+        folder: the data set's cache folder.
+        engine: where to run.
+
+    Yields:
+        For each track the id where it is kept, or its failure; and `Lost` where a worker died at a track that will be
+        tried again. Whatever is given is durable.
 
     Raises:
-        DataError: a model cannot be loaded, the disk is full, or a worker was killed.
+        DataError: a model cannot be loaded, the disk is full, or workers cannot live.
     """
-    with closing(_results(plan, models, jobs)) as results:
-        for result in results:
-            if isinstance(result, Failure):
-                record_failure(writer.folder, result)
-            else:
-                writer.add(result)
-            report(result)
+    for outcome in run_tasks(Extraction(models, folder), tasks, engine):
+        if isinstance(outcome, Lost) and outcome.final:
+            how = _DEATHS.get(outcome.death, "ended")
+            reason = f"its worker process {how} ({outcome.death}), and again with nothing else running"
+            # One attempt more than it has: it was tried twice.
+            failure = _failure(outcome.item.tried(), "worker", reason)
+            record_failure(features_folder(folder, models.config), failure)
+            yield failure
+        else:
+            yield outcome

@@ -1,10 +1,7 @@
 """m2e-extract as a user runs it: what it keeps, skips, resumes and says."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +22,8 @@ def extract(dataset: Path | str, cache: Path, *options: str, jobs: int = 1) -> R
     return CliRunner().invoke(main, arguments, catch_exceptions=False)
 
 
-def shards(cache: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in cache.glob("songs/features-*/shard-*.h5")}
+def files(cache: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in cache.glob("songs/features-*/*.h5")}
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +78,23 @@ def test_the_cache_holds_what_the_manifest_and_the_audio_say(
 
 def test_a_second_run_does_nothing(extracted: tuple[Path, Path, dict[str, object]]) -> None:
     table, cache, summary = extracted
-    before = shards(cache)
+    before = files(cache)
     again = json.loads(extract(table, cache).stdout)
     assert again["new"] == 0
     assert again["kept"] == summary["kept"]
     assert again["failed"] == summary["failed"]
-    assert shards(cache) == before
+    assert files(cache) == before
 
 
-def test_one_process_and_two_give_the_same_features(
+def test_one_process_and_two_give_the_same_features_and_a_part_holds_its_share(
     extracted: tuple[Path, Path, dict[str, object]], tmp_path: Path
 ) -> None:
     table, cache, _ = extracted
-    extract(table, tmp_path, "--limit", "3")
+    result = extract(table, tmp_path, "--limit", "3", "--shard", "0/1")
+    assert result.stderr.splitlines()[-1].startswith("songs: 3 of 11 tracks are in")
+    part = extract(table, tmp_path, "--limit", "3", "--shard", "1/2")
+    assert "Next, when all 2 parts are done: m2e-cache pack" in part.stderr
+    assert json.loads(part.stdout)["shard"] == "1/2"
     one, two = FeatureCache.open(tmp_path / "songs"), FeatureCache.open(cache / "songs")
     assert one.track_ids == ("song00", "song01", "song02")
     for track_id in one.track_ids:
@@ -117,7 +118,48 @@ def test_a_mended_file_is_tried_again_and_retry_failed_tries_all(tmp_path: Path)
     assert (summary["kept"], summary["new"], summary["failed"]) == (1, 1, 1)
     assert "song00" not in result.stderr  # known, not tried again
     assert "song00" in extract(table, tmp_path / "cache", "--retry-failed").stderr
+    features = next((tmp_path / "cache" / "songs").glob("features-*"))
+    assert read_failures(features)["song00"].attempts == 2
     assert extract(table, tmp_path / "cache", "--strict").exit_code == 1
+
+
+def test_changed_audio_is_extracted_again_and_overwrite_replaces_all(
+    extracted: tuple[Path, Path, dict[str, object]], tmp_path: Path
+) -> None:
+    table, _, _ = extracted
+    shutil.copytree(table.parent, tmp_path / "songs")
+    table, cache = tmp_path / "songs" / table.name, tmp_path / "songs" / "cache"
+    before = FeatureCache.open(cache / "songs")
+    embeddings = {track_id: before.embeddings(track_id) for track_id in before.track_ids}
+    (table.parent / "0.wav").write_bytes((table.parent / "4.wav").read_bytes())  # of the same size
+    shutil.copy(table.parent / "5.flac", table.parent / "1.flac")
+    result = extract(table, cache, "--check-audio")
+    assert result.exit_code == 0
+    assert "the audio of 2 tracks changed since it was extracted" in result.stderr
+    after = FeatureCache.open(cache / "songs")
+    assert after.track_ids == before.track_ids
+    for track_id, source in {"song00": "song04", "song01": "song05", "song02": "song02"}.items():
+        np.testing.assert_array_equal(after.embeddings(track_id), embeddings[source])
+    names = files(cache)
+    result = extract(table, cache, "--overwrite", "--limit", "3")
+    assert json.loads(result.stdout)["new"] == 3
+    assert files(cache).keys() == names.keys()  # the same audio gives the same bytes
+
+
+def test_a_damaged_file_is_set_aside_and_its_tracks_are_extracted_again(
+    extracted: tuple[Path, Path, dict[str, object]], tmp_path: Path
+) -> None:
+    table, cache, summary = extracted
+    shutil.copytree(cache, tmp_path / "cache")
+    pack = next((tmp_path / "cache").glob("songs/features-*/pack-*.h5"))
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[: len(whole) * 3 // 4])
+    result = extract(table, tmp_path / "cache")
+    assert result.exit_code == 0
+    assert f"damaged {pack}" in result.stderr
+    assert "1 damaged files were moved to" in result.stderr
+    assert json.loads(result.stdout)["kept"] == summary["kept"]
+    assert pack.read_bytes() == whole  # made again, to the byte
 
 
 def test_missing_audio_is_one_line_and_nothing_there_is_exit_1(tmp_path: Path) -> None:
@@ -129,10 +171,12 @@ def test_missing_audio_is_one_line_and_nothing_there_is_exit_1(tmp_path: Path) -
     assert len(result.stderr.splitlines()) < 8
 
 
-def test_other_settings_go_beside_and_are_announced(tmp_path: Path) -> None:
-    table = write_songs(tmp_path, 1)
-    extract(table, tmp_path / "cache")
-    result = extract(table, tmp_path / "cache", "--layers", "1,2")
+def test_other_settings_go_beside_and_are_announced(
+    extracted: tuple[Path, Path, dict[str, object]], tmp_path: Path
+) -> None:
+    table, cache, _ = extracted
+    shutil.copytree(cache, tmp_path / "cache")
+    result = extract(table, tmp_path / "cache", "--layers", "1,2", "--limit", "1")
     assert "features of other settings (layers: (1, 2), not (5, 6, 7))" in result.stderr
     assert len(list((tmp_path / "cache" / "songs").glob("features-*"))) == 2
 
@@ -148,6 +192,8 @@ def test_bad_usage_is_one_line(tmp_path: Path) -> None:
         (["--dataset", str(table), "--encoder", "tiny", "--layers", "9", "--chords", "template"], 1, "has 7 layers"),
         (["--dataset", str(table), "--encoder", "tiny", "--chord-checkpoint", str(table)], 1, str(table)),
         (["--dataset", str(table), "--dataset", "deam", "--root", str(tmp_path)], 2, "--root"),
+        (["--dataset", str(table), "--shard", "2/2"], 2, "counted from 0"),
+        (["--dataset", str(table), "--shard", "half"], 2, "not i/n"),
         ([], 2, "--dataset"),
     ]:
         result = CliRunner().invoke(main, [*arguments, "--cache", str(tmp_path / "c"), "--jobs", "1"])
@@ -158,52 +204,18 @@ def test_bad_usage_is_one_line(tmp_path: Path) -> None:
         assert "Traceback" not in result.output
 
 
-SLOW_SEALS = (
-    "import sys, m2e.cache.writer as w; w.SEAL_TRACKS = 2\n"
-    "from m2e.extract.cli import main; main()"
-)  # fmt: skip
-
-
-def start(table: Path, cache: Path, jobs: int) -> subprocess.Popen[str]:
-    """m2e-extract with shards of two tracks, in a process group of its own."""
-    arguments = ["--dataset", str(table), "--cache", str(cache), *TRY_OUT, "--jobs", str(jobs)]
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW_SEALS, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for_shards(cache: Path, process: subprocess.Popen[str], n: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(shards(cache)) < n:
-        assert process.poll() is None, "it ended before it was interrupted"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "jobs"),
-    [(signal.SIGKILL, -9, 1), (signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 1)],
-)
-def test_interrupted_runs_go_on_without_redoing_committed_tracks(
-    tmp_path: Path, number: signal.Signals, code: int, jobs: int
-) -> None:
-    table = write_songs(tmp_path, 24, seconds=20)
-    cache = tmp_path / "cache"
-    process = start(table, cache, jobs)
-    wait_for_shards(cache, process, 2)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    assert "Traceback" not in errors
-    if number != signal.SIGKILL:
-        assert "Run the same command to go on" in errors
-    committed, before = len(FeatureCache.open(cache / "songs").track_ids), shards(cache)
-    assert 4 <= committed < 24
-    result = json.loads(extract(table, cache).stdout)
-    assert result["new"] == 24 - committed
-    assert result["kept"] == 24
-    assert before.items() <= shards(cache).items()
-    assert not list(cache.glob("songs/features-*/.tmp-*"))
+def test_the_environment_gives_a_part_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write_songs(tmp_path, 2)
+    for path in tmp_path.glob("*.[wf]*"):
+        path.unlink()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "--shard 1/2, from RANK and WORLD_SIZE in the environment" in extract(table, tmp_path / "cache").stderr
+    assert "from RANK" not in extract(table, tmp_path / "cache", "--shard", "0/1").stderr
+    monkeypatch.setenv("RANK", "2")
+    refused = CliRunner().invoke(main, ["--dataset", str(table), "--cache", str(tmp_path / "cache"), *TRY_OUT])
+    assert refused.exit_code == 2
+    assert "say it with --shard" in refused.stderr
 
 
 def test_ten_real_clips(reference: Path, tmp_path: Path) -> None:

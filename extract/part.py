@@ -1,0 +1,58 @@
+"""The i-th of n parts of a data set, so that n processes or machines share the work without speaking to each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `index` of `count`, counted from 0. Which part a track is in depends on its id and on `count` alone."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"part {self.index} of {self.count}: parts are counted from 0 to {self.count - 1}")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def __contains__(self, track_id: str) -> bool:
+        if self.count == 1:
+            return True
+        digest = hashlib.blake2b(track_id.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.count == self.index
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From "i/n". Raises ValueError."""
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal()):
+            raise ValueError(f"{text!r} is not i/n, such as 0/4, the first of four")
+        return cls(int(index), int(count))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> tuple[Self, str]:
+        """The part that a SLURM job array or torchrun gives this process, and by which variables ("" where none does).
+
+        Raises:
+            ValueError: the numbers do not make parts, as in an array of odd indices such as 1,2,7.
+        """
+        if "SLURM_ARRAY_TASK_ID" in environment and "SLURM_ARRAY_TASK_COUNT" in environment:
+            names = ("ID", "COUNT", "MIN", "MAX", "STEP")
+            number = {name: int(environment.get(f"SLURM_ARRAY_TASK_{name}", "1")) for name in names}
+            count, first, step = number["COUNT"], number["MIN"], number["STEP"]
+            index, rest = divmod(number["ID"] - first, step)
+            if rest or ("SLURM_ARRAY_TASK_MAX" in environment and (number["MAX"] - first) // step + 1 != count):
+                raise ValueError(
+                    f"the SLURM array's {count} tasks are not evenly spaced from {first} in steps of {step}"
+                )
+            return cls(index, count), "SLURM_ARRAY_TASK_ID"
+        if "RANK" in environment and "WORLD_SIZE" in environment:
+            return cls(int(environment["RANK"]), int(environment["WORLD_SIZE"])), "RANK and WORLD_SIZE"
+        return cls(), ""

@@ -1,0 +1,236 @@
+"""One data set through m2e-extract: what happens in which order."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from numpy.typing import NDArray
+
+from m2e.cache import DataError, ExtractionConfig
+from m2e.cache.catalogue import Problems, scan
+from m2e.cache.console import console, progress_bar, say
+from m2e.cache.failures import Failure, read_failures
+from m2e.cache.files import remove_stale_temporaries
+from m2e.cache.folders import CONFIG_FILE, feature_files, features_folder
+from m2e.cache.lock import LOCK_FILE
+from m2e.cache.pack import forget, pack
+from m2e.cache.repair import repair
+from m2e.extract.chords import fetch_recogniser
+from m2e.extract.encoders import EncoderSource, fetch_encoder
+from m2e.extract.engine import Engine, Lost
+from m2e.extract.plan import Plan, Selection, make_plan
+from m2e.extract.summary import Tally, announce, print_event, summarise
+from m2e.manifests.labels import save_labels
+from m2e.manifests.track import Manifest
+
+if TYPE_CHECKING:
+    from m2e.extract.track import Models
+
+T = TypeVar("T")
+
+# How often a run whose output nobody watches says how far it is.
+_SAY_SECONDS = 60.0
+# How long to wait for another process to let the cache's lock go.
+_LOCK_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of m2e-extract on one data set.
+
+    Attributes:
+        manifest: the data set.
+        cache: folder of all caches.
+        config: settings of the features.
+        selection: which tracks.
+        source: the encoder.
+        chord_checkpoint: the chord recogniser's weights, where the user has given them.
+        device: "cpu", "cuda" or "auto".
+        elsewhere: the workers are on other machines, so that the devices of this one say nothing.
+        events: print a line of JSON for the plan and for each track as it ends.
+    """
+
+    manifest: Manifest
+    cache: Path
+    config: ExtractionConfig
+    selection: Selection
+    source: EncoderSource
+    chord_checkpoint: Path | None
+    device: str
+    elsewhere: bool = False
+    events: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The data set's cache folder."""
+        return self.cache / self.manifest.name
+
+    @property
+    def features(self) -> Path:
+        """Where in it the features go."""
+        return features_folder(self.folder, self.config)
+
+    def run(self, engine: Callable[[Models], Engine], strict: bool, as_json: bool) -> bool:
+        """Plan, extract what there is to do, pack, and say what came of it.
+
+        Args:
+            engine: gives workers for the models; called only when there is something to do.
+            strict: whether failed and missing tracks spoil the result.
+            as_json: print a summary on standard output.
+
+        Returns:
+            Whether the result is good enough for exit code 0.
+
+        Raises:
+            DataError: the cache cannot be written, a model cannot be loaded, or workers cannot live.
+        """
+        tally = Tally()
+        for note in self.manifest.notes:
+            say(note, "note")
+        self._note_other_settings()
+        save_labels(self.manifest, self.folder)
+        remove_stale_temporaries(self.features)
+        plan = self._plan()
+        part = self.selection.part
+        announce(self.manifest, part, plan)
+        if self.events:
+            counts = {"done": len(plan.done), "missing": len(plan.missing), "failed": len(plan.failed)}
+            print_event("plan", self.manifest.name, todo=len(plan.tasks), **counts)
+        if plan.tasks:
+            self._extract(plan, engine, tally)
+        if part.count == 1:
+            self._pack()
+        summarise(self.manifest, part, self.folder, plan, tally, as_json)
+        nothing_there = not (plan.done or tally.new) and (plan.missing or plan.failed or tally.failed)
+        return not nothing_there and not (strict and (plan.missing or plan.failed or tally.failed))
+
+    def _note_other_settings(self) -> None:
+        for path in sorted(self.folder.glob(f"features-*/{CONFIG_FILE}")):
+            if path.parent != self.features:
+                other = ExtractionConfig.from_json(path.read_text(encoding="utf-8"))
+                differs = "; ".join(self.config.differences(other))
+                say(f"{path.parent} has features of other settings ({differs}); these go beside them", "note")
+
+    def _index(self) -> NDArray[Any]:
+        """The tracks in the cache, once what is damaged there is set aside."""
+        problems = Problems()
+        index = scan(self.features, self.config, problems).index
+        if not (problems.damaged or problems.ambiguous):
+            return index
+        for reason in problems.damaged.values():
+            say(reason, "damaged", "red")
+        repaired = self._taking_turns(lambda: repair(self.folder))
+        if repaired.damage:
+            say(
+                f"{len(repaired.damage)} damaged files were moved to {repaired.damage[0].path.parent}; "
+                f"{len(repaired.saved)} tracks in them were still good, the others are extracted again",
+                "note",
+            )
+        if repaired.ambiguous:
+            say(f"{len(repaired.ambiguous)} tracks had two different records: they are extracted again", "note")
+        return scan(self.features, self.config).index
+
+    def _plan(self) -> Plan:
+        index = self._index()
+        failures = read_failures(self.features, done=(track_id.decode() for track_id in index["id"].tolist()))
+        plan = partial(make_plan, self.manifest, index, failures, self.selection)
+        if not self.selection.check_audio:
+            return plan()
+        with progress_bar("files") as bar:
+            task = bar.add_task("comparing audio", total=None, rate=0.0)
+            return plan(lambda n, total: bar.update(task, completed=n, total=total, rate=bar.tasks[task].speed or 0.0))
+
+    def _extract(self, plan: Plan, engine: Callable[[Models], Engine], tally: Tally) -> None:
+        from m2e.extract.pipeline import run
+        from m2e.extract.track import Models
+
+        if self.source.folder is None:
+            commit = self.source.revision[:8]
+            say(f"looking for {self.source.name} (revision {commit}) in the local cache, then on the hub")
+        encoder = fetch_encoder(self.source)
+        weights = fetch_recogniser(self.config.chords, self.chord_checkpoint)  # here, once, not in every worker
+        device = self.device if self.elsewhere else choose_device(self.device)
+        # A worker may have another current folder.
+        models = Models(self.config, encoder.absolute(), weights and weights.absolute(), device)
+        workers = engine(models)
+        # Only now, when all that is needed is there: from here on these tracks are without features.
+        self._taking_turns(lambda: forget(self.features, plan.replaced))
+        total = len(plan.tasks)
+        with progress_bar("tracks") as bar:
+            task = bar.add_task("extracting", total=total, rate=0.0)
+            started = said = time.monotonic()
+            for outcome in run(plan.tasks, models, self.folder.absolute(), workers):
+                if isinstance(outcome, Lost):
+                    say(
+                        f"{outcome.item.track_id}: a worker process died at it ({outcome.death}); it is tried once "
+                        "more at the end, alone",
+                        "note",
+                    )
+                    continue
+                if isinstance(outcome, Failure):
+                    tally.failed[outcome.track_id] = outcome
+                    say(f"{outcome.track_id}: {outcome.reason}", "failed", "red")
+                    self._tell(outcome.track_id, outcome.reason)
+                else:
+                    tally.new += 1
+                    self._tell(outcome)
+                now = time.monotonic()
+                rate = tally.done / max(now - started, 1e-9)
+                bar.update(task, completed=tally.done, rate=rate)
+                if not console.is_terminal and now - said > _SAY_SECONDS:
+                    said = now
+                    left = timedelta(seconds=round((total - tally.done) / rate))
+                    say(f"{tally.done} of {total} tracks, {rate:.3g} tracks/s, about {left} left")
+
+    def _tell(self, track_id: str, reason: str | None = None) -> None:
+        if self.events:
+            print_event("track", self.manifest.name, track_id=track_id, ok=reason is None, reason=reason)
+
+    def _taking_turns(self, action: Callable[[], T]) -> T:
+        """Do what needs the cache's lock, which parts that start together all may."""
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                return action()
+            except DataError:
+                if not (self.folder / LOCK_FILE).exists() or time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
+    def _pack(self) -> None:
+        if not any(path.name.startswith("shard-") for path in feature_files(self.features)):
+            return
+        try:
+            packed = pack(self.features)
+        except DataError as error:  # no track is lost by that, and the next run packs
+            say(f"not packed: {error}", "note")
+        else:
+            say(f"packed: {packed.tracks} tracks in {packed.packs} files, which replace {packed.removed}")
+
+    def interrupted(self, arguments: Sequence[str]) -> None:
+        """Say what is kept and how to go on; `arguments` are those of the command."""
+        kept = len(scan(self.features, self.config, Problems()).index)
+        # What --overwrite was to replace is gone already: with it, the next run would begin again.
+        command = shlex.join(["m2e-extract", *(word for word in arguments if word != "--overwrite")])
+        say(
+            f"interrupted: {kept} of {len(self.manifest.tracks)} tracks are in {self.folder}, safe. To go on: {command}"
+        )
+
+
+def choose_device(device: str) -> str:
+    """ "cpu" or "cuda"; "auto" takes a GPU where there is one. Raises click.BadParameter where cuda is not there."""
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.BadParameter("this machine has no CUDA device; use --device cpu", param_hint="--device")
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,89 @@
+"""What m2e-extract says about a data set: before it works, and at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from m2e.cache.console import say
+from m2e.cache.failures import Failure
+from m2e.extract.part import Part
+from m2e.extract.plan import Plan
+from m2e.manifests.track import Manifest
+
+_MOST_LISTED = 20
+
+
+@dataclass
+class Tally:
+    """What a run has done so far."""
+
+    new: int = 0
+    failed: dict[str, Failure] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def done(self) -> int:
+        return self.new + len(self.failed)
+
+
+def print_event(event: str, dataset: str, **values: object) -> None:
+    """One line of JSON on standard output, for scripts that follow a run (docs/commands.md lists them)."""
+    click.echo(json.dumps({"event": event, "dataset": dataset, **values}))
+
+
+def announce(manifest: Manifest, part: Part, plan: Plan) -> None:
+    """Say what there is to do."""
+    say(
+        f"{manifest.name}: {len(manifest.tracks)} tracks, "
+        + (f"in part {part} of them " if part.count > 1 else "")
+        + f"{len(plan.done)} in the cache, {len(plan.tasks)} to do"
+        + (f", {len(plan.missing)} without audio" if plan.missing else "")
+        + (f", {len(plan.failed)} failed before (--retry-failed tries them again)" if plan.failed else "")
+    )
+    if plan.missing and not plan.tasks and not plan.done:
+        say(f"  the first missing file is {plan.missing[0].audio_path}")
+    if plan.changed:
+        say(
+            f"the audio of {len(plan.changed)} tracks changed since it was extracted (first: {plan.changed[0]}): "
+            "they are extracted again",
+            "note",
+        )
+
+
+def summarise(manifest: Manifest, part: Part, folder: Path, plan: Plan, tally: Tally, as_json: bool) -> None:
+    """Say what is in the cache at `folder`, and what comes next; with `as_json` on standard output too."""
+    failures = {**plan.failed, **tally.failed}
+    quarantined = [failure for failure in failures.values() if failure.stage == "worker"]
+    kept = len(plan.done) + tally.new
+    if as_json:
+        print_event(
+            "end",
+            manifest.name,
+            cache=str(folder),
+            shard=str(part),
+            tracks=sum(track.track_id in part for track in manifest.tracks),
+            kept=kept,
+            new=tally.new,
+            failed=len(failures),
+            quarantined=len(quarantined),
+            missing=len(plan.missing),
+            seconds=round(time.monotonic() - tally.started, 3),
+        )
+    for failure in quarantined[:_MOST_LISTED]:
+        say(f"{failure.track_id} ({failure.path}): {failure.reason}", "quarantined", "red")
+    if len(quarantined) > _MOST_LISTED:
+        say(f"{len(quarantined) - _MOST_LISTED} more tracks: `m2e-cache failures {folder}`", "quarantined", "red")
+    if part.count > 1:
+        following = f"Next, when all {part.count} parts are done: m2e-cache pack {folder}"
+    elif kept:
+        following = f"Next: m2e-train --datasets {manifest.letter or manifest.name} --cache {folder.parent}"
+    else:
+        following = ""
+    where = f"{folder}, of part {part}" if part.count > 1 else f"{folder}"
+    counts = f"{tally.new} new, {len(failures)} failed, {len(plan.missing)} without audio"
+    say(f"{manifest.name}: {kept} of {len(manifest.tracks)} tracks are in {where} ({counts}). {following}".rstrip())
