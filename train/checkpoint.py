@@ -40,6 +40,8 @@ class ModelCard:
         tag_names: of its tag logits, in order; empty without the task "tags".
         tasks: what it predicts.
         datasets: name, letter and provenance of the labels of each data set that it was trained on.
+        thresholds: from which probability on each tag is given, see `m2e.train.thresholds`; empty where none were
+            chosen.
     """
 
     train: TrainConfig
@@ -48,9 +50,10 @@ class ModelCard:
     tag_names: tuple[str, ...]
     tasks: tuple[Task, ...]
     datasets: tuple[dict[str, str], ...]
+    thresholds: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, sets: Sequence[EmotionData], config: TrainConfig) -> Self:
+    def of(cls, sets: Sequence[EmotionData], config: TrainConfig, thresholds: tuple[float, ...] = ()) -> Self:
         """The card of a model trained on `sets`."""
         return cls(
             train=config,
@@ -59,6 +62,7 @@ class ModelCard:
             tag_names=next((data.tag_names for data in sets if data.tag_names), ()),
             tasks=tuple(task for task in TASKS if any(task in data.targets for data in sets)),
             datasets=tuple({"name": d.name, "letter": d.letter, "provenance": d.provenance} for d in sets),
+            thresholds=thresholds,
         )
 
     @property
@@ -75,6 +79,7 @@ class ModelCard:
             "features": self.extraction.fingerprint,
             "width": self.width,
             "tag_names": self.tag_names,
+            "thresholds": self.thresholds,
             "tasks": self.tasks,
             "datasets": self.datasets,
         }
@@ -98,6 +103,7 @@ class ModelCard:
                 tag_names=tuple(str(name) for name in values["tag_names"]),
                 tasks=tuple(values["tasks"]),
                 datasets=tuple({str(key): str(value) for key, value in each.items()} for each in values["datasets"]),
+                thresholds=tuple(float(value) for value in values["thresholds"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a field is missing or of another type: {error}") from error
@@ -105,6 +111,8 @@ class ModelCard:
             raise ValueError(f"width is {card.width!r}; it must be a whole number, 1 to {_LARGEST_WIDTH}")
         if card.tasks not in (TASKS, TASKS[:1], TASKS[1:]) or ("tags" in card.tasks) != bool(card.tag_names):
             raise ValueError(f"tasks are {card.tasks} with {len(card.tag_names)} tag names")
+        if len(card.thresholds) not in (0, len(card.tag_names)) or not all(0 <= t <= 1 for t in card.thresholds):
+            raise ValueError("thresholds must be one a tag, 0 to 1, or none at all")
         return card
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
@@ -11,6 +12,8 @@ from m2e.train.losses import KD_LOSSES, TAG_LOSSES, VA_LOSSES
 
 Task = Literal["tags", "valence_arousal"]
 TASKS: tuple[Task, ...] = get_args(Task)
+Input = Literal["mert", "chords", "key"]
+INPUTS: tuple[Input, ...] = get_args(Input)
 # Nothing sensible comes near; a forged config must not make us allocate without bound.
 _LARGEST = 65_536
 
@@ -21,6 +24,7 @@ class TrainConfig:
 
     Attributes:
         based_on: the preset that the values started from; every other field may differ from it.
+        inputs: what the model sees (Table II): "mert" alone is the FNN, "chords" and "key" the model without audio.
         layers: hidden states h[k] that make the segment feature, in this order.
         x_chord: an unknown chord X has an id of its own, or counts as no chord N.
         max_chords: what comes after so many chords is cut.
@@ -40,19 +44,21 @@ class TrainConfig:
         patience: stop after so many epochs without a better validation loss of any task; 0: never.
         batch_size: tracks of each data set in a step.
         learning_rate: of Adam, constant.
+        precision: of matrix products in training: "tf32" makes a difference on NVIDIA GPUs only, "bf16" is autocast.
         seed: of everything random.
     """
 
     based_on: Literal["paper", "release"] = "paper"
+    inputs: tuple[Input, ...] = INPUTS
     layers: tuple[int, ...] = (5, 6)
     x_chord: Literal["own", "n"] = "own"
     max_chords: int = 512
     mask_padding: bool = True
-    root_dim: int = 32
-    quality_dim: int = 32
+    root_dim: int = 16
+    quality_dim: int = 16
     transformer_layers: int = 2
     heads: int = 8
-    ffn: int = 128
+    ffn: int = 64
     cls: Literal["learned", "zero"] = "learned"
     key: Literal["embedding", "scalar"] = "embedding"
     key_dim: int = 8
@@ -69,6 +75,7 @@ class TrainConfig:
     patience: int = 0
     batch_size: int = 8
     learning_rate: float = 1e-4
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +93,13 @@ class TrainConfig:
         rate = self.learning_rate
         _require(_is_number(rate) and 0 < rate <= 1, "learning_rate", rate, "a number above 0, at most 1")
         _require(isinstance(self.mask_padding, bool), "mask_padding", self.mask_padding, "true or false")
+        inputs = self.inputs
+        _require(
+            bool(inputs) and inputs == tuple(name for name in INPUTS if name in inputs),
+            "inputs",
+            inputs,
+            f"some of {', '.join(INPUTS)}, in this order",
+        )
         layers = self.layers
         _require(
             bool(layers) and all(_is_int(k) and k >= 0 for k in layers) and len(set(layers)) == len(layers),
@@ -128,7 +142,7 @@ class TrainConfig:
             values: dict[str, Any] = json.loads(text)
             if set(values) != {field.name for field in fields(cls)}:
                 raise ValueError(f"its fields are {', '.join(sorted(values))}")
-            return cls(**{**values, "layers": tuple(values["layers"])})
+            return cls(**{**values, "inputs": tuple(values["inputs"]), "layers": tuple(values["layers"])})
         except (ValueError, TypeError, AttributeError) as error:
             raise DataError(f"training config is not readable by this version of m2e: {error}") from error
 
@@ -141,7 +155,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mask_padding": False,
         "root_dim": 4,
         "quality_dim": 4,
-        "ffn": 64,
         "cls": "zero",
         "key": "scalar",
         "exhausted": "stop",
@@ -149,16 +162,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "patience": 10,
     },
 }
-_CHOICES = {
+_CHOICES: dict[str, Collection[str]] = {
     "based_on": tuple(PRESETS),
     "x_chord": ("own", "n"),
     "cls": ("learned", "zero"),
     "key": ("embedding", "scalar"),
-    "tag_loss": tuple(TAG_LOSSES),
-    "va_loss": tuple(VA_LOSSES),
-    "kd_loss": tuple(KD_LOSSES),
+    "tag_loss": TAG_LOSSES,
+    "va_loss": VA_LOSSES,
+    "kd_loss": KD_LOSSES,
     "span": ("paper", "uniform"),
     "exhausted": ("stop", "cycle"),
+    "precision": ("float32", "tf32", "bf16"),
 }
 _COUNTS = (
     "max_chords", "root_dim", "quality_dim", "transformer_layers", "heads", "ffn", "key_dim", "hidden", "branch_hidden",

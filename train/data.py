@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from m2e.cache import DataError, FeatureCache, Labels, read_labels
+from m2e.cache import DataError, FeatureCache, FeatureTable, Labels, read_labels
+from m2e.cache.harmony import MODES
 from m2e.cache.schema import SPLITS, ExtractionConfig, Split
 from m2e.train.config import Task, TrainConfig
-from m2e.train.encoding import encode_harmony
+from m2e.train.encoding import encode_chords
 from m2e.train.model import Inputs, padding_id
 from m2e.train.paper import DATASETS
 from m2e.train.spans import prefix_sums, span_means
@@ -37,6 +42,7 @@ class EmotionData:
         tag_rate: share of positives in the train split [shape=(T,)].
         splits: rows of each split.
         notes: a line each on tracks that were left out and splits that are empty.
+        clip_group, audio_sha256: of each track, what tells that two sets hold the same clip; ids do not.
     """
 
     name: str
@@ -55,11 +61,25 @@ class EmotionData:
     tag_rate: Tensor
     splits: dict[Split, Tensor]
     notes: tuple[str, ...]
+    clip_group: tuple[str, ...] = ()
+    audio_sha256: tuple[bytes, ...] = ()
 
     @property
     def label(self) -> str:
         """Letter, or name where there is no letter."""
         return self.letter or self.name
+
+    @cached_property
+    def digest(self) -> str:
+        """64 hex digits of a hash over all that training reads; what is only tested does not count."""
+        hashed = hashlib.blake2b(digest_size=32)
+        used = (self.sums, self.base, self.n_segments, self.root, self.quality, self.n_chords, self.mode, self.tag_rate)
+        splits = (self.splits["train"], self.splits["validation"])
+        for values in (*used, *self.targets.values(), *splits):
+            hashed.update(f"{values.dtype}{tuple(values.shape)}".encode())
+            hashed.update(values.contiguous().cpu().numpy().data)
+        hashed.update(json.dumps([*self.targets, *self.tag_names]).encode())
+        return hashed.hexdigest()
 
     @property
     def width(self) -> int:
@@ -73,8 +93,7 @@ class EmotionData:
 
     def inputs(self, rows: Tensor, start: Tensor, stop: Tensor) -> Inputs:
         """Model inputs of the tracks `rows`, features averaged over segments `start` to `stop` of each."""
-        # Unmasked padding is seen by the model: its length must not depend on the batch.
-        longest = int(self.n_chords[rows].max()) if self.n_chords.numel() else 0
+        longest = max(self.n_chords[rows].tolist(), default=0)
         there = rows.to(self.device)
         return Inputs(
             span_means(self.sums, self.base[rows], start, stop),
@@ -86,6 +105,10 @@ class EmotionData:
     def whole(self, rows: Tensor) -> Inputs:
         """Model inputs of the tracks `rows`, features averaged over all segments."""
         return self.inputs(rows, torch.zeros_like(rows), self.n_segments[rows])
+
+
+class MissingCacheError(DataError):
+    """There is no cache of a data set yet."""
 
 
 def open_caches(folder: Path, names: Sequence[str], features: str | None = None) -> list[FeatureCache]:
@@ -145,7 +168,7 @@ def _find(name: str, there: dict[Path, Labels], folder: Path) -> Path:
         near = get_close_matches(wanted, [labels.dataset.lower() for labels in there.values()], n=1)
         guess = f"did you mean {near[0]}? " if near else ""
         official = DATASETS.get(wanted.upper(), name.strip() or "NAME")
-        raise DataError(
+        raise MissingCacheError(
             f"there is no cache of {name!r} in {folder}: {guess}there are {listed}; "
             f"`m2e-extract --dataset {official} --cache {folder}` makes it"
         )
@@ -184,18 +207,13 @@ def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Emo
     kept, notes = _kept(cache, tasks)
     table = cache.load([labels.track_ids[i] for i in kept])
     layers = [cache.layers.index(layer) for layer in config.layers]
-    segments = table.embeddings[:, layers].reshape(len(table.embeddings), -1)
-    if not np.isfinite(segments).all() or (np.diff(table.first) < 1).any():
+    sums = prefix_sums(table.embeddings, table.first, layers)
+    last = table.first[1:] + np.arange(len(kept))
+    if not np.isfinite(sums[last]).all() or (np.diff(table.first) < 1).any():
         raise DataError(f"{cache.folder} holds tracks whose features are empty or not finite: extract again")
-    harmony = [encode_harmony(*pair, config.x_chord) for pair in zip(table.chords, table.keys, strict=True)]
-    lengths = [min(len(track.root), config.max_chords) for track in harmony]
-    if cut := sum(len(track.root) > config.max_chords for track in harmony):
+    root, quality, lengths = _chords(table, config)
+    if cut := int((np.diff(table.first_chord) > config.max_chords).sum()):
         notes.append(f"{labels.dataset}: {cut} tracks have more than {config.max_chords} chords; the rest is cut")
-    longest = max(lengths) if config.mask_padding else config.max_chords
-    root = np.full((len(kept), longest), padding_id(config), np.uint8)
-    quality = np.zeros_like(root)
-    for i, (track, length) in enumerate(zip(harmony, lengths, strict=True)):
-        root[i, :length], quality[i, :length] = track.root[:length], track.quality[:length]
     split = np.array([labels.splits[i] for i in kept])
     splits = {name: torch.from_numpy(np.flatnonzero(split == name)) for name in SPLITS}
     if not len(splits["train"]):
@@ -215,18 +233,39 @@ def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Emo
         provenance=labels.provenance,
         extraction=cache.config,
         tag_names=labels.tag_names,
-        sums=torch.from_numpy(prefix_sums(segments, table.first)).to(device),
+        sums=torch.from_numpy(sums).to(device),
         base=first[:-1] + torch.arange(len(kept)),
         n_segments=first.diff(),
         root=torch.from_numpy(root).to(device),
         quality=torch.from_numpy(quality).to(device),
-        n_chords=torch.tensor(lengths if config.mask_padding else [longest] * len(kept)),
-        mode=torch.tensor([track.mode for track in harmony], device=device),
+        n_chords=torch.from_numpy(lengths),
+        mode=torch.from_numpy((table.key_mode == MODES.index("minor")).astype(np.int64)).to(device),
         targets={task: both[task].to(device) for task in tasks},
         tag_rate=both["tags"][splits["train"]].mean(dim=0).to(device),
         splits=splits,
         notes=tuple(notes),
+        clip_group=tuple(labels.clip_group[i] for i in kept),
+        audio_sha256=tuple(table.audio_sha256),
     )
+
+
+def _chords(table: FeatureTable, config: TrainConfig) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
+    """Root and quality ids of each track's chords, padded [shape=(N, L) each], and how many are the track's."""
+    counts = np.diff(table.first_chord)
+    track = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(track)) - table.first_chord[track]
+    records, tonic, mode = table.chord_records, table.key_tonic[track], table.key_mode[track]
+    ids = encode_chords(records["root"], records["quality"], tonic, mode, config.x_chord)
+    lengths = np.minimum(counts, config.max_chords)
+    if not config.mask_padding:
+        # Unmasked padding is seen by the model: its length must not depend on the batch.
+        lengths[:] = config.max_chords
+    kept = place < config.max_chords
+    root = np.full((len(counts), lengths.max()), padding_id(config), np.uint8)
+    quality = np.zeros_like(root)
+    for padded, values in zip((root, quality), ids, strict=True):
+        padded[track[kept], place[kept]] = values[kept]
+    return root, quality, lengths
 
 
 def _listed(layers: Sequence[int]) -> str:

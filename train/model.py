@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from m2e.train.attention import Attention, plain_attention, threshold
 from m2e.train.config import Task, TrainConfig
 from m2e.train.encoding import N_ID, N_QUALITY_IDS, N_ROOT_IDS, PADDING
 
@@ -88,27 +89,34 @@ class EmotionModel(nn.Module):
         config: sizes and variants.
         width: of the segment features, all layers together (1,536 for two layers of MERT-95M).
         outputs: number of outputs a task, for one task or both.
+
+    Attributes:
+        attention: how the chord transformer attends; the results are the same but for rounding.
     """
 
     positions: Tensor
 
     def __init__(self, config: TrainConfig, width: int, outputs: dict[Task, int]) -> None:
         super().__init__()
+        self.attention: Attention = plain_attention
+        self.inputs = config.inputs
+        self.dropout = config.dropout
         dim = config.root_dim + config.quality_dim
-        padding = PADDING if config.mask_padding else None
-        self.mask_padding = config.mask_padding
-        self.chord_root_embedding = nn.Embedding(N_ROOT_IDS + config.mask_padding, config.root_dim, padding_idx=padding)
-        self.chord_attr_embedding = nn.Embedding(N_QUALITY_IDS, config.quality_dim)
-        nn.init.xavier_uniform_(self.chord_root_embedding.weight)
-        nn.init.xavier_uniform_(self.chord_attr_embedding.weight)
-        self.register_buffer("positions", sinusoids(config.max_chords, dim), persistent=False)
-        layer = nn.TransformerEncoderLayer(dim, config.heads, config.ffn, config.dropout, batch_first=True)
-        # Nested tensors warn that they are a prototype, and only serve sequences without a CLS.
-        self.chord_transformer = nn.TransformerEncoder(layer, config.transformer_layers, enable_nested_tensor=False)
-        self.cls = nn.Parameter(torch.randn(dim) * 0.02) if config.cls == "learned" else None
-        self.key_embedding = nn.Embedding(N_MODES, config.key_dim) if config.key == "embedding" else None
-        key_dim = config.key_dim if self.key_embedding is not None else 1
-        self.input_proj = nn.Sequential(nn.Linear(width + dim + key_dim, config.hidden), nn.ReLU())
+        if "chords" in config.inputs:
+            self.chord_root_embedding = nn.Embedding(N_ROOT_IDS, config.root_dim)
+            self.chord_attr_embedding = nn.Embedding(N_QUALITY_IDS, config.quality_dim)
+            nn.init.xavier_uniform_(self.chord_root_embedding.weight)
+            nn.init.xavier_uniform_(self.chord_attr_embedding.weight)
+            self.register_buffer("positions", sinusoids(config.max_chords, dim), persistent=False)
+            layer = nn.TransformerEncoderLayer(dim, config.heads, config.ffn, config.dropout, batch_first=True)
+            # Only for its parameters' names: its own forward pass computes on padding, and every row of the last layer.
+            self.chord_transformer = nn.TransformerEncoder(layer, config.transformer_layers, enable_nested_tensor=False)
+            self.cls = nn.Parameter(torch.randn(dim) * 0.02) if config.cls == "learned" else None
+        embedded = "key" in config.inputs and config.key == "embedding"
+        self.key_embedding = nn.Embedding(N_MODES, config.key_dim) if embedded else None
+        sizes = {"mert": width, "chords": dim, "key": config.key_dim if embedded else 1}
+        total = sum(sizes[name] for name in config.inputs)
+        self.input_proj = nn.Sequential(nn.Linear(total, config.hidden), nn.ReLU())
         self.branches = _BRANCHES if len(outputs) > 1 else dict.fromkeys(outputs, "output_proj")
         for task, size in outputs.items():
             hidden = config.branch_hidden
@@ -117,37 +125,74 @@ class EmotionModel(nn.Module):
 
     def forward(self, inputs: Inputs) -> Predictions:
         """Predictions for B tracks."""
-        harmony = self.encode_chords(inputs.root, inputs.quality)  # (B, dim)
-        if self.key_embedding is not None:
-            key = self.key_embedding(inputs.mode)  # (B, key_dim)
-        else:
-            key = inputs.mode[:, None].to(harmony.dtype)  # (B, 1)
-        hidden = self.input_proj(torch.cat([inputs.features, harmony, key], dim=1))  # (B, hidden)
+        features = [inputs.features] if "mert" in self.inputs else []
+        hidden = self.input_proj(torch.cat(features + self.harmony(inputs), dim=1))  # (B, hidden)
         heads = {task: self.get_submodule(name)(hidden) for task, name in self.branches.items()}
         return Predictions(heads.get("tags"), heads.get("valence_arousal"))
 
+    @property
+    def first_layer(self) -> nn.Linear:
+        """The trunk's layer on features, chords and key, in this order."""
+        layer = self.input_proj[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def after_first_layer(self, task: Task) -> nn.Module:
+        """All that follows it for one task."""
+        return nn.Sequential(self.input_proj[1], self.get_submodule(self.branches[task]))
+
+    def harmony(self, inputs: Inputs) -> list[Tensor]:
+        """What the trunk sees of chords and key [shape=(B, ...) each]: the same for every span of a track."""
+        parts = []
+        if "chords" in self.inputs:
+            parts.append(self.encode_chords(inputs.root, inputs.quality))  # (B, dim)
+        if self.key_embedding is not None:
+            parts.append(self.key_embedding(inputs.mode))  # (B, key_dim)
+        elif "key" in self.inputs:
+            parts.append(inputs.mode[:, None].to(self.first_layer.weight.dtype))  # (B, 1)
+        return parts
+
     def encode_chords(self, root: Tensor, quality: Tensor) -> Tensor:
         """Chords [shape=(B, L)] to one vector a track [shape=(B, dim)]: what the transformer makes of CLS (eq. 1-4)."""
-        batch, length = root.shape
-        chords = torch.cat([self.chord_root_embedding(root), self.chord_attr_embedding(quality)], dim=2)
-        chords = chords + self.positions[:length]  # (B, L, dim)
-        cls = chords.new_zeros(chords.shape[2]) if self.cls is None else self.cls
-        sequence = torch.cat([cls.expand(batch, 1, -1), chords], dim=1)  # (B, 1 + L, dim)
-        padded = F.pad(root == PADDING, (1, 0)) if self.mask_padding else None
+        real = root != PADDING
+        first = F.pad(real.sum(dim=1), (1, 0)).cumsum(dim=0).cpu()
+        place = real.nonzero()[:, 1]
+        chords = torch.cat([self.chord_root_embedding(root[real]), self.chord_attr_embedding(quality[real])], dim=1)
+        chords = chords + self.positions[place]  # (C, dim)
+        cls = chords.new_zeros(chords.shape[1]) if self.cls is None else self.cls
+        tokens = torch.cat([cls.expand(len(root), -1), chords])  # (B + C, dim), see `m2e.train.attention`
         *layers, last = self.chord_transformer.layers
         for layer in layers:
-            sequence = layer(sequence, src_key_padding_mask=padded)
-        return cls_output(last, sequence, padded)
+            tokens = self._layer(layer, tokens, len(tokens), first)
+        return self._layer(last, tokens, len(root), first)
+
+    def _layer(self, layer: nn.Module, tokens: Tensor, queries: int, first: Tensor) -> Tensor:
+        """The first rows of a post-norm `TransformerEncoderLayer`'s output [shape=(queries, dim)]."""
+        assert isinstance(layer, nn.TransformerEncoderLayer)
+        block = layer.self_attn
+        assert block.in_proj_weight is not None
+        if queries == len(tokens):
+            q, k, v = F.linear(tokens, block.in_proj_weight, block.in_proj_bias).chunk(3, dim=1)
+        else:
+            dim = tokens.shape[1]
+            weight, bias = block.in_proj_weight, block.in_proj_bias
+            q = F.linear(tokens[:queries], weight[:dim], bias[:dim])
+            k, v = F.linear(tokens, weight[dim:], bias[dim:]).chunk(2, dim=1)
+            tokens = tokens[:queries]
+        rate = self.dropout if self.training else 0.0
+        attended = block.out_proj(self.attention(q, k, v, first, block.num_heads, rate))
+        tokens = layer.norm1(tokens + dropout(attended, rate))
+        hidden = layer.linear2(dropout(layer.linear1(tokens).relu(), rate))
+        return layer.norm2(tokens + dropout(hidden, rate))
 
 
-def cls_output(layer: nn.Module, sequence: Tensor, padded: Tensor | None) -> Tensor:
-    """First output of a `TransformerEncoderLayer` [shape=(B, dim)], without computing the others: half the time."""
-    assert isinstance(layer, nn.TransformerEncoderLayer)
-    cls = sequence[:, :1]
-    attended, _ = layer.self_attn(cls, sequence, sequence, key_padding_mask=padded, need_weights=False)
-    cls = layer.norm1(cls + layer.dropout1(attended))
-    hidden = layer.linear2(layer.dropout(layer.linear1(cls).relu()))
-    return layer.norm2(cls + layer.dropout2(hidden))[:, 0]
+def dropout(values: Tensor, rate: float) -> Tensor:
+    """As torch's, which draws a float an element on the CPU; 16 bits are enough, and take half the time."""
+    if not rate:
+        return values
+    words = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+    bits = words.view(torch.int16)[: values.numel()].view_as(values)
+    return values * (bits >= threshold(rate) - 2**15).to(values.dtype).mul_(1 / (1 - rate))
 
 
 def sinusoids(n: int, dim: int) -> Tensor:

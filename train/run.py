@@ -1,19 +1,36 @@
-"""One run: a teacher for each data set, then the student that learns from them all; every model saved as it ends."""
+"""One run: a teacher for each data set, then the student that learns from them all; every model saved as it ends.
+
+A folder of a model that has been trained holds, beside the model, history.json: what the training went through, and the
+identity of what it was trained with and on. A run takes such a model as it is where the identity fits.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
 
 from m2e.cache.console import progress_bar
-from m2e.train.checkpoint import ModelCard, save_model
+from m2e.cache.errors import DataError
+from m2e.cache.files import write_atomically
+from m2e.train import distributed
+from m2e.train.checkpoint import ModelCard, load_model, save_model
 from m2e.train.config import TrainConfig
 from m2e.train.data import EmotionData
-from m2e.train.loop import Trained, train_student, train_teacher
+from m2e.train.loop import History, Keeper, Trained, train_student, train_teacher
+from m2e.train.state import StateFile, read_history
+from m2e.train.thresholds import choose_thresholds
+
+HISTORY_FILE = "history.json"
+OnEpoch = Callable[[History], object]
+Train = Callable[[Keeper], Trained]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,33 +53,144 @@ class Run:
         return {**{f"teacher-{label}": model for label, model in self.teachers.items()}, "student": self.student}
 
 
-def train_all(sets: Sequence[EmotionData], config: TrainConfig, out: Path) -> Run:
-    """Train what these data sets need and save each model in its folder of `out`.
+def train_all(
+    sets: Sequence[EmotionData],
+    config: TrainConfig,
+    out: Path,
+    teachers: Path | None = None,
+    tensorboard: Path | None = None,
+) -> Run:
+    """Train what these data sets need, and save each model in its folder of `out`.
+
+    What an earlier run finished is loaded, and what it left unfinished goes on from its last epoch, where config and
+    data are the same.
+
+    Args:
+        teachers: a folder of teachers (and single models, which are the same) that several runs share; they are then
+            there, not in `out`.
+        tensorboard: a folder for logs of the losses.
 
     Raises:
-        DataError: a loss is no longer finite, or `out` cannot be written.
+        DataError: a loss is no longer finite, or a folder cannot be read or written.
+        ModuleNotFoundError: there are to be logs, and tensorboard is not installed.
+        KeyboardInterrupt: as it comes; what is unfinished is kept first.
     """
-    teachers: dict[str, Trained] = {}
-    student = None
-    with progress_bar("epochs") as progress:
+    progress = progress_bar("epochs")
+    single = len(sets) == 1
+    trained: dict[str, Trained] = {}
+    with progress:
+
+        def obtain(name: str, members: Sequence[EmotionData], shared: Path | None, train: Train) -> Trained:
+            identity = identify(members, config, distilled=name == "student")
+            folder = shared / f"{members[0].label}-{identity[:16]}" if shared else out / name
+            with _logs(tensorboard, name) as log:
+                row = _row(progress, name, config.epochs)
+                card = partial(_card, members, config)
+                return _train_or_load(folder, identity, card, lambda history: (row(history), log(history)), train)
+
         for data in sets:
-            name = f"{'single' if len(sets) == 1 else 'teacher'}-{data.label}"
-            teacher = train_teacher(data, config, _ticker(progress, name, config.epochs))
-            save_model(out / name, teacher.models, ModelCard.of([data], config))
-            teachers[data.label] = teacher
-        if len(sets) > 1:
-            taught = [teacher.models for teacher in teachers.values()]
-            student = train_student(sets, taught, config, _ticker(progress, "student", config.epochs))
-            save_model(out / "student", student.models, ModelCard.of(sets, config))
-    return Run(teachers, student)
+            name = f"{'single' if single else 'teacher'}-{data.label}"
+            trained[data.label] = obtain(name, [data], teachers, partial(train_teacher, data, config))
+        if single:
+            return Run(trained, None)
+        taught = [teacher.models for teacher in trained.values()]
+        return Run(trained, obtain("student", sets, None, partial(train_student, sets, taught, config)))
 
 
-def _ticker(progress: Progress, name: str, epochs: int) -> Callable[[int], None]:
-    """A row of the progress bar, moved once an epoch."""
+def identify(sets: Sequence[EmotionData], config: TrainConfig, distilled: bool) -> str:
+    """64 hex digits of a hash over all that decides what a training gives: config, data sets in order, features and
+    labels; teachers follow from them."""
+    values = {
+        "config": json.loads(config.to_json()),
+        "distilled": distilled,
+        "sets": [[data.name, data.letter, json.loads(data.extraction.to_json()), data.digest] for data in sets],
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def load_trained(folder: Path, identity: str) -> Trained | None:
+    """The finished model of a folder; None where there is none of this identity.
+
+    Raises:
+        DataError: there is one, and it is damaged.
+    """
+    path = folder / HISTORY_FILE
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["identity"] != identity:
+            return None
+        history = read_history(about["history"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"cannot read {path}: {error}. Delete {folder} to train this model again") from error
+    models, _ = load_model(folder)
+    return Trained(models, history.best_epoch, history.validation, history.epochs, history.training)
+
+
+def _card(sets: Sequence[EmotionData], config: TrainConfig, trained: Trained) -> ModelCard:
+    return ModelCard.of(sets, config, choose_thresholds(trained.models, sets))
+
+
+def _train_or_load(
+    folder: Path, identity: str, card: Callable[[Trained], ModelCard], watch: OnEpoch, train: Train
+) -> Trained:
+    """The finished model of `folder`, or the result of `train`, which is then saved there."""
+    if finished := load_trained(folder, identity):
+        watch(History(finished.epochs, finished.training, finished.validation, finished.best_epoch))
+        return finished
+    state = StateFile(folder, identity, watch)
+    trained = train(state)
+    if distributed.rank() == 0:
+        history = History(trained.epochs, trained.training, trained.validation, trained.best_epoch)
+        # First, for it vouches for the model beside it.
+        (folder / HISTORY_FILE).unlink(missing_ok=True)
+        save_model(folder, trained.models, card(trained))
+        about = {"identity": identity, "history": asdict(history)}
+        write_atomically(folder / HISTORY_FILE, (json.dumps(about, indent=2) + "\n").encode())
+        state.remove()
+    return trained
+
+
+def _row(progress: Progress, name: str, epochs: int) -> OnEpoch:
+    """A row of the progress bar with the last losses, moved once an epoch."""
     row = progress.add_task(name, total=epochs, rate=0.0)
-    started = time.monotonic()
+    started, begun_at, done = time.monotonic(), 0, 0
 
-    def tick(epoch: int) -> None:
-        progress.update(row, completed=epoch, rate=epoch / (time.monotonic() - started))
+    def watch(history: History) -> None:
+        nonlocal begun_at, done
+        if history.epochs > done + 1:
+            # Epochs of an earlier run tell nothing about the time left.
+            begun_at = history.epochs
+            progress.reset(row, total=epochs, completed=history.epochs)
+        validated = [f", validation {losses[-1]:.4g}" for losses in history.validation.values() if losses]
+        description = f"{name}  loss {history.training[-1]:.4g}{''.join(validated)}"
+        rate = (history.epochs - begun_at) / (time.monotonic() - started)
+        progress.update(row, completed=history.epochs, rate=rate, description=description)
+        done = history.epochs
 
-    return tick
+    return watch
+
+
+@contextmanager
+def _logs(folder: Path | None, name: str) -> Iterator[OnEpoch]:
+    """Logs of the losses for TensorBoard, in a folder a model; none without a folder."""
+    if folder is None or distributed.rank():
+        yield lambda history: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder / name) as writer:
+        written = 0
+
+        def watch(history: History) -> None:
+            nonlocal written
+            series = {"training": history.training}
+            series |= {f"validation/{task}": losses for task, losses in history.validation.items()}
+            for title, losses in series.items():
+                for epoch, loss in enumerate(losses[written:], written + 1):
+                    writer.add_scalar(f"loss/{title}", loss, epoch)
+            written = history.epochs
+            writer.flush()
+
+        yield watch

@@ -6,6 +6,9 @@ P(span) = 1 / (n (n - start)): late starts give short spans. "uniform" makes all
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,21 +28,24 @@ def sample_spans(n_segments: Tensor, law: str, generator: torch.Generator) -> tu
     return torch.minimum(one, other), torch.maximum(one, other)
 
 
-def prefix_sums(segments: NDArray[np.float16], first: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Running sums of each track's segments, from zero on.
+def prefix_sums(
+    segments: NDArray[np.float16], first: NDArray[np.int64], layers: Sequence[int] | slice = slice(None)
+) -> NDArray[np.float32]:
+    """Running sums of each track's segment features, from zero on.
 
     Args:
-        segments: of all tracks, one after the other [shape=(S, width)].
+        segments: of all tracks, one after the other [shape=(S, width) or (S, layers, dim)].
         first: where each track begins, and the end [shape=(N + 1,)].
+        layers: which make the feature, in this order; copied track by track, for all at once are many.
 
     Returns:
         Track i's sums begin at row ``first[i] + i`` [shape=(S + N, width)].
     """
     n = len(first) - 1
-    sums = np.zeros((len(segments) + n, segments.shape[1]), np.float32)
+    sums = np.zeros((len(segments) + n, math.prod(segments[:0, layers].shape[1:])), np.float32)
     for i in range(n):
         # Per track, not over all: a sum over thousands of tracks would lose the digits of one.
-        track = segments[first[i] : first[i + 1]]
+        track = segments[first[i] : first[i + 1], layers].reshape(first[i + 1] - first[i], -1)
         np.cumsum(track, axis=0, dtype=np.float32, out=sums[first[i] + i + 1 : first[i + 1] + i + 1])
     return sums
 

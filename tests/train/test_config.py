@@ -45,6 +45,12 @@ def test_presets_differ_as_documented() -> None:
         ("layers", (5, 5)),
         ("layers", ("5",)),
         ("mask_padding", 1),
+        ("inputs", ()),
+        ("inputs", ("mert", "mert")),
+        ("inputs", ("key", "mert")),
+        ("inputs", ("audio",)),
+        ("inputs", "mert"),
+        ("precision", "float16"),
         ("heads", 7),
     ],
 )
@@ -61,6 +67,13 @@ def test_unknown_presets_fields_and_files_are_refused() -> None:
     with pytest.raises(DataError, match="colour"):
         TrainConfig.preset("paper", colour="red")
     values = json.loads(TrainConfig().to_json())
-    for text in ("[]", "{", "{}", json.dumps({**values, "x": 1}), json.dumps({**values, "layers": 5})):
+    for text in (
+        "[]",
+        "{",
+        "{}",
+        json.dumps({**values, "x": 1}),
+        json.dumps({**values, "layers": 5}),
+        json.dumps({**values, "inputs": None}),
+    ):
         with pytest.raises(DataError, match="training config"):
             TrainConfig.from_json(text)

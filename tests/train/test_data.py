@@ -1,7 +1,9 @@
 """Which caches are trained together, what of them is used, and what is refused."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 from support.caches import CONFIG, make_cache, make_labels
 
-from m2e.cache import DataError, FeatureCache, Labels, write_labels
+from m2e.cache import DataError, FeatureCache, FeatureTable, Labels, write_labels
 from m2e.train.config import TrainConfig
 from m2e.train.data import EmotionData, load_data, open_caches
 
@@ -140,6 +142,45 @@ def test_caches_with_different_settings_are_refused(folder: Path) -> None:
     make_cache(folder / "deam2", make_labels("deam2", "", 10), other)
     with pytest.raises(DataError, match=r"different settings .tail: 'keep', not 'drop'"):
         load(folder, "J", "deam2")
+
+
+def test_caches_of_different_encoders_are_refused(folder: Path) -> None:
+    make_cache(folder / "deam2", make_labels("deam2", "", 10), replace(CONFIG, encoder="other"))
+    with pytest.raises(DataError, match=r"different settings .encoder: 'other', not 'test'"):
+        load(folder, "J", "deam2")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    # A writer takes none; a forged file with fitting digests may hold some.
+    plain = FeatureCache.load
+
+    def forged(cache: FeatureCache, track_ids: Sequence[str]) -> FeatureTable:
+        table = plain(cache, track_ids)
+        embeddings = table.embeddings.copy()
+        embeddings[3, 0, 5] = value
+        return replace(table, embeddings=embeddings)
+
+    monkeypatch.setattr(FeatureCache, "load", forged)
+    with pytest.raises(DataError, match="demo-deam holds tracks whose features are empty or not finite") as caught:
+        load(folder, "D")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_digest_covers_what_training_reads(folder: Path) -> None:
+    (data,) = load(folder, "D")
+    none = torch.zeros(0, dtype=torch.long)
+    assert replace(data, splits={**data.splits, "test": none}).digest == data.digest == load(folder, "D")[0].digest
+    changes: list[dict[str, Any]] = [
+        {"splits": {**data.splits, "train": data.splits["train"].flip(0)}},
+        {"splits": {**data.splits, "validation": none}},
+        {"sums": data.sums + 1e-6},
+        {"mode": 1 - data.mode},
+        {"root": data.root + 1},
+        {"targets": {"valence_arousal": data.targets["valence_arousal"] + 1e-3}},
+    ]
+    digests = [replace(data, **change).digest for change in changes]
+    assert len({data.digest, *digests}) == 1 + len(changes)
 
 
 def test_missing_layers_are_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import torch
 from support.caches import CONFIG
 
 from m2e.cache.harmony import PITCH_CLASSES, ChordSequence, Key
+from m2e.train.attention import Attention, plain_attention
 from m2e.train.config import Task, TrainConfig
 from m2e.train.data import EmotionData
 from m2e.train.encoding import encode_harmony
 from m2e.train.evaluate import validation_loss
-from m2e.train.loop import Teacher, step_loss
+from m2e.train.fused_attention import fused_attention
+from m2e.train.loop import Taught, step_loss
 from m2e.train.model import EmotionModel, Inputs
 from m2e.train.spans import span_means
 
@@ -24,18 +26,9 @@ BOTH: dict[Task, int] = {"tags": 56, "valence_arousal": 2}
 SETS = ("jamendo", "emomusic", "pmemo", "deam")
 
 
-class Recorded(torch.nn.Module):
+def recorded(outputs: torch.Tensor) -> Taught:
     """A teacher of which only the outputs are known."""
-
-    def __init__(self, outputs: torch.Tensor) -> None:
-        super().__init__()
-        self.outputs = outputs
-
-    def forward(self, inputs: Inputs) -> "Recorded":
-        return self
-
-    def of(self, task: Task) -> torch.Tensor:
-        return self.outputs
+    return lambda rows, start, stop: outputs[rows]
 
 
 def released(path: Path, outputs: dict[Task, int]) -> tuple[EmotionModel, dict[str, torch.Tensor]]:
@@ -82,9 +75,8 @@ class Reference:
         batch, outputs = (np.load(folder / "train" / f"{name}.npz") for name in ("batch", "outputs"))
         self.sets = [as_data(name, batch, rate) for name in SETS]
         self.outputs = {key: torch.from_numpy(outputs[key]) for key in outputs}
-        self.teachers: list[Teacher] = [
-            dict.fromkeys(data.targets, Recorded(self.outputs[f"{data.name}__teacher"]))  # type: ignore[misc]
-            for data in self.sets
+        self.teachers = [
+            dict.fromkeys(data.targets, recorded(self.outputs[f"{data.name}__teacher"])) for data in self.sets
         ]
         self.golden = json.loads((folder / "train" / "golden_losses.json").read_text())
 
@@ -119,7 +111,9 @@ def test_sizes_of_the_released_models(outputs: dict[Task, int], parameters: int,
     assert len(model.state_dict()) == tensors
 
 
-def test_outputs_on_the_training_batch(released_run: Reference, reference: Path) -> None:
+@pytest.mark.parametrize("attend", [plain_attention, fused_attention])
+def test_outputs_on_the_training_batch(attend: Attention, released_run: Reference, reference: Path) -> None:
+    released_run.student.attention = attend
     teachers = {
         "jamendo": released(reference / "golden" / "heads" / "J.ckpt", {"tags": 56})[0],
         "deam": released(reference / "golden" / "heads" / "D.ckpt", {"valence_arousal": 2})[0],
@@ -167,9 +161,11 @@ def test_inputs_of_whole_songs(song: str, reference: Path) -> None:
         assert not theirs[0, n:].any()
 
 
+@pytest.mark.parametrize("attend", [plain_attention, fused_attention])
 @pytest.mark.parametrize("kd", [True, False])
-def test_losses_gradients_and_a_step(kd: bool, released_run: Reference) -> None:
+def test_losses_gradients_and_a_step(kd: bool, attend: Attention, released_run: Reference) -> None:
     golden = released_run.golden
+    released_run.student.attention = attend
     for name in SETS:
         loss = released_run.loss(kd, (name,))
         assert loss.item() == pytest.approx(golden[f"kd={kd}/train/{name}"]["total"], rel=1e-5)
@@ -180,6 +176,7 @@ def test_losses_gradients_and_a_step(kd: bool, released_run: Reference) -> None:
         name = "loss_mood" if task == "tags" else "loss_va"
         assert validation == pytest.approx(golden[f"kd={kd}/val/{data.name}"][name], rel=1e-5)
 
+    released_run.student.attention = plain_attention
     released_run.to_double()
     loss = released_run.loss(kd)
     assert loss.item() == pytest.approx(golden[f"kd={kd}/training_step"], rel=1e-5)

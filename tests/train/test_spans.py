@@ -39,8 +39,9 @@ def test_means_from_prefix_sums_equal_direct_means() -> None:
     rng = np.random.default_rng(0)
     lengths = [1, 7, 3, 130]
     first = np.concatenate([[0], np.cumsum(lengths)])
-    segments = rng.normal(3, 2, (sum(lengths), 20)).astype(np.float16)
-    sums = torch.from_numpy(prefix_sums(segments, first))
+    embeddings = rng.normal(3, 2, (sum(lengths), 3, 10)).astype(np.float16)
+    segments = np.concatenate([embeddings[:, 2], embeddings[:, 0]], axis=1)
+    sums = torch.from_numpy(prefix_sums(embeddings, first, [2, 0]))
     base = torch.from_numpy(first[:-1]) + torch.arange(4)
     for _ in range(20):
         rows = torch.from_numpy(rng.integers(0, 4, 6))

@@ -1,0 +1,81 @@
+"""What linear models find in features, the trainer finds, too."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.preprocessing import StandardScaler
+from support.caches import make_cache, make_labels
+
+from m2e.cache import Labels
+from m2e.manifests import load
+from m2e.manifests.labels import manifest_labels
+from m2e.train.config import TrainConfig
+from m2e.train.data import EmotionData, load_data, open_caches
+from m2e.train.evaluate import measure
+from m2e.train.loop import train_teacher
+from m2e.train.metrics import Metrics, TagMetrics, ValenceArousalMetrics, tag_metrics, valence_arousal_metrics
+
+torch.set_num_threads(1)
+
+
+def linear(data: EmotionData) -> Metrics:
+    """Ridge or logistic regression on the mean features, regularised as suits the validation split best."""
+    features = {name: data.whole(rows).features.numpy() for name, rows in data.splits.items() if len(rows)}
+    scale = StandardScaler().fit(features["train"])
+    x = {name: scale.transform(values) for name, values in features.items()}
+    (target,) = data.targets.values()
+    y = {name: target[data.splits[name]].numpy() for name in x}
+    if "valence_arousal" in data.targets:
+        model = RidgeCV(np.logspace(-1, 5, 13), alpha_per_target=True).fit(x["train"], y["train"])
+        return valence_arousal_metrics(y["test"], model.predict(x["test"]))
+
+    def scores(c: float, split: str) -> NDArray[np.floating[Any]]:
+        fits = [LogisticRegression(C=c).fit(x["train"], column) for column in y["train"].T]
+        return np.stack([fit.decision_function(x[split]) for fit in fits], axis=1)
+
+    best = max((1e-3, 1e-2, 1e-1), key=lambda c: tag_metrics(y["validation"], scores(c, "validation")).roc_auc or 0)
+    return tag_metrics(y["test"], scores(best, "test"))
+
+
+def train_and_compare(folder: Path, labels: Labels, config: TrainConfig, signal: float) -> None:
+    """Assert that no score is more than .01 below the linear model's on features with the labels in them."""
+    make_cache(folder / labels.dataset, labels, dim=32, signal=signal)
+    (data,) = load_data(open_caches(folder, [labels.dataset]), config, torch.device("cpu"))
+    (task,) = data.targets
+    ours, theirs = measure(train_teacher(data, config).models[task], data, task), linear(data)
+    print(labels.dataset, config.seed, ours, theirs)
+    if isinstance(ours, TagMetrics) and isinstance(theirs, TagMetrics):
+        pairs = [(ours.roc_auc, theirs.roc_auc)]
+    else:
+        assert isinstance(ours, ValenceArousalMetrics)
+        assert isinstance(theirs, ValenceArousalMetrics)
+        pairs = [(ours.r2_valence, theirs.r2_valence), (ours.r2_arousal, theirs.r2_arousal)]
+    for our, their in pairs:
+        assert our is not None
+        assert their is not None
+        assert 0.3 < their < 0.95
+        assert our > their - 0.01
+
+
+QUICK = TrainConfig.preset("paper", epochs=25, learning_rate=1e-3, batch_size=32)
+
+
+@pytest.mark.parametrize(("tag_names", "signal"), [((), 0.35), (("a", "b", "c"), 0.15)])
+def test_synthetic_labels_are_found(tmp_path: Path, tag_names: tuple[str, ...], signal: float) -> None:
+    train_and_compare(tmp_path, make_labels("made", "", 2000, tag_names), QUICK, signal)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("name", "signal"), [("mtg-jamendo", 0.15), ("deam", 0.3), ("emomusic", 0.3)])
+def test_real_labels_are_found(tmp_path: Path, reference: Path, name: str, signal: float, seed: int) -> None:
+    splits = reference / "data" / "splits" / name
+    manifest = load(name, reference / "data" / name, splits if splits.is_dir() else None)
+    train_and_compare(tmp_path, manifest_labels(manifest), replace(QUICK, seed=seed), signal)
