@@ -19,14 +19,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-# Aligned with QUALITY_INTERVALS: semitones above the root.
-QUALITIES = (
-    "min", "maj", "dim", "aug", "min6", "maj6", "min7", "minmaj7", "maj7", "7", "dim7", "hdim7", "sus2", "sus4",
-)  # fmt: skip
-QUALITY_INTERVALS = (
-    (0, 3, 7), (0, 4, 7), (0, 3, 6), (0, 4, 8), (0, 3, 7, 9), (0, 4, 7, 9), (0, 3, 7, 10), (0, 3, 7, 11),
-    (0, 4, 7, 11), (0, 4, 7, 10), (0, 3, 6, 9), (0, 3, 6, 10), (0, 2, 7), (0, 5, 7),
-)  # fmt: skip
+# Each quality's notes, in semitones above the root.
+_VOCABULARY = {
+    "min": (0, 3, 7),
+    "maj": (0, 4, 7),
+    "dim": (0, 3, 6),
+    "aug": (0, 4, 8),
+    "min6": (0, 3, 7, 9),
+    "maj6": (0, 4, 7, 9),
+    "min7": (0, 3, 7, 10),
+    "minmaj7": (0, 3, 7, 11),
+    "maj7": (0, 4, 7, 11),
+    "7": (0, 4, 7, 10),
+    "dim7": (0, 3, 6, 9),
+    "hdim7": (0, 3, 6, 10),
+    "sus2": (0, 2, 7),
+    "sus4": (0, 5, 7),
+}
+QUALITIES = tuple(_VOCABULARY)
+QUALITY_INTERVALS = tuple(_VOCABULARY.values())
 NO_CHORD = -1
 UNKNOWN_CHORD = -2
 N_CHORD_CLASSES = len(PITCH_CLASSES) * len(QUALITIES) + 2
@@ -72,6 +83,28 @@ def chord_from_class(number: int) -> tuple[int, int]:
     return divmod(number, len(QUALITIES))
 
 
+def unsound_chords(
+    start: NDArray[np.float32],
+    end: NDArray[np.float32],
+    root: NDArray[np.int8],
+    quality: NDArray[np.int8],
+    first: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Which chords cannot be [shape=(n,)].
+
+    Args:
+        start, end: seconds; finite, from 0 on, ending after they start, and within a track not overlapping.
+        root, quality: of this vocabulary.
+        first: where each track begins.
+    """
+    unsound = ~((start >= 0) & (end > start) & np.isfinite(end))
+    overlap = np.append(False, start[1:] < end[:-1] - 1e-4)[: len(start)]
+    overlap[first[first < len(start)]] = False
+    known = (root >= 0) & (root <= 11) & (quality >= 0) & (quality < len(QUALITIES))
+    silent = (root == quality) & ((root == NO_CHORD) | (root == UNKNOWN_CHORD))
+    return unsound | overlap | ~(known | silent)
+
+
 @dataclass(frozen=True)
 class Key:
     """A key: `tonic` is a pitch class 0-11."""
@@ -110,18 +143,15 @@ class ChordSequence:
                 f"chord sequence: {len(self.intervals)} intervals, {len(self.root)} roots and "
                 f"{len(self.quality)} qualities must be equally many"
             )
-        if len(self) == 0:
-            return
         start, end = self.intervals.T
-        if not np.isfinite(self.intervals).all() or start[0] < 0 or (end <= start).any():
-            raise ValueError("chord sequence: intervals must be finite, start at 0 or later and end after they start")
-        if (start[1:] < end[:-1] - 1e-4).any():
-            raise ValueError("chord sequence: intervals must be in time order without overlap")
-        silent = self.root < 0
-        if (self.root < UNKNOWN_CHORD).any() or (self.root > 11).any() or (self.quality >= len(QUALITIES)).any():
-            raise ValueError("chord sequence: roots must be -2 to 11 and qualities -2 to 13")
-        if (self.quality[silent] != self.root[silent]).any() or (self.quality[~silent] < 0).any():
-            raise ValueError("chord sequence: N is (-1, -1) and X is (-2, -2) in root and quality alike")
+        unsound = unsound_chords(start, end, self.root, self.quality, np.array([0]))
+        if unsound.any():
+            i = int(np.argmax(unsound))
+            raise ValueError(
+                f"chord sequence: chord {i}, {start[i]:g} to {end[i]:g} s, root {self.root[i]}, quality "
+                f"{self.quality[i]}: times must be finite, from 0 on, end after they start and not overlap; roots are "
+                "0-11 and qualities 0-13, or both -1 (N), or both -2 (X)"
+            )
 
     def __len__(self) -> int:
         return len(self.root)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from m2e.cache.errors import DataError
 from m2e.cache.harmony import ChordSequence
 from m2e.extract.btc_weights import official_checkpoint, weights_revision
-from m2e.extract.compiled import compiling_alone
 
 SAMPLE_RATE = 22_050
 RECOGNISERS = ("btc", "template")
@@ -53,24 +52,19 @@ def fetch_recogniser(name: str, checkpoint: Path | None = None) -> Path | None:
     return checkpoint or (official_checkpoint() if name == "btc" else None)
 
 
-def load_recogniser(name: str, checkpoint: Path | None = None) -> ChordRecogniser:
-    """A recogniser ready for use, its code compiled; `checkpoint` as `fetch_recogniser` returns it.
+def load_recogniser(name: str, checkpoint: Path | None = None, device: str = "cpu") -> ChordRecogniser:
+    """A recogniser ready for use; `checkpoint` as `fetch_recogniser` returns it, BTC's network on `device`.
 
     Raises:
         DataError: no such recogniser, or its weights cannot be fetched or read.
     """
     revision = recogniser_revision(name, checkpoint)
     weights = fetch_recogniser(name, checkpoint)
-    recogniser: ChordRecogniser
-    with compiling_alone():
-        # torch and librosa are slow to import: only what is asked for is.
-        if weights is not None:
-            from m2e.extract.btc import BTCRecogniser
+    # torch is slow to import: only what is asked for is.
+    if weights is not None:
+        from m2e.extract.btc import BTCRecogniser
 
-            recogniser = BTCRecogniser(weights, revision)
-        else:
-            from m2e.extract.template import TemplateRecogniser
+        return BTCRecogniser(weights, revision, device)
+    from m2e.extract.template import TemplateRecogniser
 
-            recogniser = TemplateRecogniser()
-        recogniser(np.random.default_rng(0).standard_normal(SAMPLE_RATE, np.float32))
-    return recogniser
+    return TemplateRecogniser()

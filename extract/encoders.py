@@ -12,24 +12,23 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
+from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, WEIGHTS, load_mert, read_json, weights_file
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import HubertModel
+    from torch import nn
 
-SAMPLE_RATE = 24_000
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+    from m2e.cache.schema import Precision
+
 TRY_OUT = "to try m2e without any weights: --encoder tiny --chords template"
 
 
@@ -145,16 +144,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _weights_file(folder: Path) -> Path:
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"{folder} holds neither {WEIGHTS[0]} nor {WEIGHTS[1]}: not a model in Hugging Face layout")
-
-
 def _folder_revision(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in (folder / CONFIG, folder / PREPROCESSOR, _weights_file(folder)):
+    for path in (folder / CONFIG, folder / PREPROCESSOR, weights_file(folder)):
         if not path.is_file():
             raise DataError(f"{folder} has no {path.name}: not a model in Hugging Face layout")
         digest.update(_sha256(path).encode())
@@ -162,16 +154,17 @@ def _folder_revision(folder: Path) -> str:
 
 
 class Encoder:
-    """A loaded MERT, cut above the highest layer that is asked for."""
+    """A loaded encoder.
 
-    def __init__(
-        self, model: HubertModel, layers: Sequence[int], normalise: bool, final_norm: bool, device: str
-    ) -> None:
-        self._model = model.to(device).eval().requires_grad_(False)
-        self._layers = tuple(layers)
-        self._normalise = normalise
-        self._final_norm = final_norm
+    Its network takes waves of equal length [shape=(batch, n)] to the time means of the stored hidden states
+    [shape=(batch, layers, dim)].
+    """
+
+    def __init__(self, network: nn.Module, device: str, batch: int = 1) -> None:
+        """`batch`: segments in one pass; on a CPU more than one gain nothing and take memory."""
+        self._network = network.to(device)
         self._device = device
+        self._batch = batch
 
     def embed(self, segments: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Time means of the hidden states.
@@ -182,123 +175,34 @@ class Encoder:
         Returns:
             [shape=(segments, layers, dim)]
         """
-        # One at a time: padding would change the result, and a batch gains nothing on a CPU.
-        return np.stack([self._embed(segment) for segment in segments])
-
-    def _embed(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         import torch
 
+        means = []
         with torch.inference_mode():
-            states = self.hidden_states(torch.from_numpy(np.ascontiguousarray(wave)).to(self._device)[None])
-            means = [states[layer].mean(dim=1) for layer in self._layers]  # each [1, dim]
-            return torch.cat(means).float().cpu().numpy()  # [layers, dim]
-
-    def hidden_states(self, waves: torch.Tensor) -> dict[int, torch.Tensor]:
-        """h[k] for every layer k up to the highest stored.
-
-        Args:
-            waves: at 24 kHz [shape=(batch, n)].
-
-        Returns:
-            k -> [shape=(batch, frames, dim)]
-        """
-        model = self._model
-        if self._normalise:  # the Wav2Vec2 feature extractor's: population variance
-            variance, mean = waves.var(dim=1, keepdim=True, correction=0), waves.mean(dim=1, keepdim=True)
-            waves = (waves - mean) / (variance + 1e-7).sqrt()
-        features = model.feature_extractor(waves).transpose(1, 2)  # [batch, frames, conv_dim]
-        hidden = model.feature_projection(features)  # [batch, frames, dim]
-        hidden = hidden + model.encoder.pos_conv_embed(hidden)
-        stable = model.config.do_stable_layer_norm
-        if not stable:
-            hidden = model.encoder.layer_norm(hidden)
-        states = {0: hidden}
-        for number, block in enumerate(model.encoder.layers, start=1):
-            out = block(hidden, attention_mask=None)
-            hidden = out[0] if isinstance(out, tuple) else out  # transformers 4 returns a tuple
-            states[number] = hidden
-        if self._final_norm:
-            states[len(model.encoder.layers)] = model.encoder.layer_norm(hidden)
-        return states
+            for batch in _equal_lengths(segments, self._batch):
+                means.append(self._network(torch.from_numpy(np.stack(batch)).to(self._device)))
+            return torch.cat(means).cpu().numpy()
 
 
-def load_encoder(folder: Path, layers: Sequence[int], device: str = "cpu") -> Encoder:
-    """Load a MERT checkpoint from a folder in Hugging Face layout, strictly and without the blocks above max(layers).
+def _equal_lengths(segments: Sequence[NDArray[np.float32]], batch: int) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    """Neighbours of one length, at most `batch` together: padding would change what a network hears."""
+    for _, neighbours in itertools.groupby(segments, len):
+        while together := tuple(itertools.islice(neighbours, batch)):
+            yield together
+
+
+# Encoders of other architectures: the model_type in config.json -> a function like `load_mert`, from folder, layers and
+# precision to the network of an `Encoder`. What is not here is tried as MERT.
+ARCHITECTURES: dict[str, Callable[[Path, Sequence[int], Precision], nn.Module]] = {}
+
+
+def load_encoder(folder: Path, layers: Sequence[int], device: str = "cpu", precision: Precision = "float32") -> Encoder:
+    """Load a checkpoint from a folder in Hugging Face layout, without the blocks above max(layers).
 
     Raises:
-        DataError: it is not a MERT that this code reproduces, a file is damaged, or it has too few layers.
+        DataError: it is not a model that this code reproduces, a file is damaged, or it has too few layers.
     """
-    from transformers import HubertConfig, HubertModel
-
-    config = _read_json(folder / CONFIG)
-    preprocessor = _read_json(folder / PREPROCESSOR)
-    _check_variant(folder, config, preprocessor, max(layers))
-    stored = int(config["num_hidden_layers"])
-    settings = {"conv_pos_batch_norm": False, **config, "num_hidden_layers": max(layers)}
-    for name in ("model_type", "auto_map", "architectures", "torch_dtype", "transformers_version", "_name_or_path"):
-        settings.pop(name, None)
-    model = HubertModel(HubertConfig(**settings))
-    _load_strictly(model, _weights_file(folder), max(layers), stored)
-    final_norm = bool(config.get("do_stable_layer_norm")) and max(layers) == stored
-    return Encoder(model, layers, bool(preprocessor.get("do_normalize", True)), final_norm, device)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is not a JSON object")
-    return values
-
-
-def _check_variant(folder: Path, config: dict[str, Any], preprocessor: dict[str, Any], highest: int) -> None:
-    if config.get("model_type") not in ("mert_model", "hubert"):
-        raise DataError(f"{folder} is a {config.get('model_type')!r} model, not MERT: m2e reads MERT-v1 checkpoints")
-    for name in ("deepnorm", "feature_extractor_cqt"):
-        if config.get(name):
-            raise DataError(f"{folder}: MERT with {name} is not supported; MERT-v1-95M and MERT-v1-330M are without")
-    if preprocessor.get("sampling_rate") != SAMPLE_RATE:
-        raise DataError(f"{folder} expects {preprocessor.get('sampling_rate')} Hz, not MERT-v1's {SAMPLE_RATE} Hz")
-    if config.get("feat_extract_norm") not in ("group", "layer"):
-        raise DataError(f"{folder}: feat_extract_norm {config.get('feat_extract_norm')!r} is neither group nor layer")
-    if not isinstance(config.get("num_hidden_layers"), int) or highest > config["num_hidden_layers"]:
-        raise DataError(f"{folder} has {config.get('num_hidden_layers')} layers; layer {highest} was asked for")
-
-
-def _load_strictly(model: HubertModel, path: Path, kept: int, stored: int) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # each library has its own ways to fail on a damaged file
-        first = str(error).strip().split("\n")[0]
-        raise DataError(f"{path} cannot be loaded ({first}): truncated, or not a checkpoint? Fetch it again") from error
-    wanted = set(model.state_dict())
-    # torch renamed weight norm's tensors; checkpoints and models come with either pair of names.
-    renames = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
-    prefix = "encoder.pos_conv_embed.conv."
-    for old, new in renames.items():
-        here, there = (new, old) if prefix + old in wanted else (old, new)
-        if prefix + here in tensors:
-            tensors[prefix + there] = tensors.pop(prefix + here)
-    above = tuple(f"encoder.layers.{number}." for number in range(kept, stored))
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(above)}
-    # Used in pre-training only: absent from some exports, and without effect on features.
-    if "masked_spec_embed" in wanted and "masked_spec_embed" not in tensors:
-        tensors["masked_spec_embed"] = model.state_dict()["masked_spec_embed"]
-    missing, unexpected = sorted(wanted - set(tensors)), sorted(set(tensors) - wanted)
-    if missing or unexpected:
-        raise DataError(
-            f"{path} is not MERT: {len(missing)} tensors are missing ({', '.join(missing[:2])}), "
-            f"{len(unexpected)} are foreign ({', '.join(unexpected[:2])})"
-        )
-    try:
-        model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise DataError(f"{path} does not fit its {CONFIG}: {str(error).strip().splitlines()[-1].strip()}") from error
+    if precision == "int8" and device != "cpu":
+        raise DataError("precision int8 is for CPUs; on a GPU bf16 is faster and closer")
+    load = ARCHITECTURES.get(str(read_json(folder / CONFIG).get("model_type")), load_mert)
+    return Encoder(load(folder, layers, precision), device)

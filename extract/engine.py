@@ -39,7 +39,8 @@ class Returned(Generic[Item, Outcome]):
 
     Attributes:
         batch: the items handed out.
-        begun: how many of them, from the first, the worker began.
+        begun: how many of them, from the first, the worker began; where it died, 0 if it was at none (it loaded, or
+            sealed).
         outcomes: what the function returned for those; None when the worker died.
         death: how it died, such as "SIGKILL"; "" when it did not.
     """

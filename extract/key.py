@@ -5,22 +5,21 @@ one whose profile correlates best with how long each pitch class sounds. N and X
 
 "How long" is what music21 makes of a MIDI file in 120 beats a minute, because that is how the paper's keys were made:
 it gathers notes that begin and end together, some of them twice, and moves all to sixteenths and triplets. A chord of
-a single frame grows by a third that way, and where two keys are about as likely, this decides. What music21 then does
-to fill measures changes no duration and takes most of the time; it is left out here.
+a single frame grows by a third that way, and where two keys are about as likely, this decides. Here the same is done
+to numbers, without the file, the notes as objects and the measures, which take nearly all of music21's time.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.harmony import MODES, ChordSequence, Key, pitch_classes
+from m2e.cache.harmony import MODES, ChordSequence, Key
+from m2e.extract.chord_files import TICKS_PER_BEAT, midi_notes
 
-# A MIDI file's clock: 220 ticks a beat (pretty_midi's default) at 120 beats a minute.
-TICKS_PER_BEAT = 220
-TICKS_PER_SECOND = 440
 # Notes count as one chord up to a sixteenth apart.
 TOGETHER = TICKS_PER_BEAT // 4
 
@@ -31,43 +30,43 @@ def estimate_key(chords: ChordSequence) -> Key | None:
     if not beats.any():
         return None
     centred = beats - beats.mean()
-    correlation = _profiles() @ (centred / max(np.linalg.norm(centred), 1e-9))
     # Equal keys (a lone augmented chord fits three) fall to the highest tonic, then to minor, which is music21's order;
     # rounding keeps the arithmetic's noise from choosing.
-    best = max(range(24), key=lambda row: (round(correlation[row], 9), row % 12, row))
+    correlation = np.round(_profiles() @ (centred / max(np.linalg.norm(centred), 1e-9)), 9)
+    best = max(range(24), key=lambda row: (correlation[row], row % 12, row))
     return Key(best % 12, MODES[best // 12])
 
 
 def pitch_class_beats(chords: ChordSequence) -> NDArray[np.float64]:
     """How long each pitch class sounds, in beats after music21's quantisation [shape=(12,)]."""
-    from music21 import note, stream
-
-    gathered = _gathered(_notes(chords))
-    rhythm = stream.Stream()
-    for start, end, _ in gathered:
-        rhythm.insert(start / TICKS_PER_BEAT, note.Note(quarterLength=(end - start) / TICKS_PER_BEAT))
-    # Only a sorted stream lets `quantize` look ahead to the next note.
-    rhythm.sort()
-    rhythm.quantize(inPlace=True)
+    gathered = _gathered(midi_notes(chords))
+    starts = [start / TICKS_PER_BEAT for start, _, _ in gathered]
+    moved = [_quantised(start) for start in starts]
     beats = np.zeros(12)
-    for element, (_, _, sounding) in zip(rhythm, gathered, strict=True):
-        np.add.at(beats, sounding, float(element.quarterLength))
+    for i, (start, end, sounding) in enumerate(gathered):
+        later = next((m for m in moved[i + 1 :] if m > moved[i]), None)
+        gap = 0.0 if later is None else round(12 * (later - moved[i])) / 12
+        np.add.at(beats, sounding, _quantised((end - start) / TICKS_PER_BEAT, gap, shortest=True))
     return beats
 
 
-def _notes(chords: ChordSequence) -> list[tuple[int, int, int]]:
-    """(start, pitch class, end), sorted, in ticks: one note for a pitch class that neighbouring chords share."""
-    # Chord files have milliseconds, and the MIDI file is made from one.
-    ticks = np.rint(TICKS_PER_SECOND * chords.intervals.astype(np.float64).round(3)).astype(int).tolist()
-    notes = []
-    since: dict[int, int] = {}
-    until = 0
-    for (start, end), root, quality in zip(ticks, chords.root.tolist(), chords.quality.tolist(), strict=True):
-        sounding = set(pitch_classes(root, quality))
-        notes += [(since.pop(p), p, until) for p in since.keys() - sounding]
-        since |= dict.fromkeys(sounding - since.keys(), start)
-        until = end
-    return sorted(notes + [(start, p, until) for p, start in since.items()])
+def _quantised(beats: float, gap: float = 0.0, shortest: bool = False) -> float:
+    """The nearest multiple of a sixteenth or of a triplet, as music21's ``Stream.quantize`` finds it.
+
+    Args:
+        beats: a time or a length.
+        gap: the time to the next note, which a length had better fill; 0 for a time.
+        shortest: a length is at least one sixteenth or triplet.
+    """
+    candidates = []
+    for tick in (1 / 4, 1 / 3):
+        below = math.floor(beats / tick)
+        match = tick * (below if beats <= tick * below + tick / 2 else below + 1)
+        if shortest:
+            match = max(match, tick)
+        left = 0.0 if gap % tick == 0 else max(gap - match, 0.0)
+        candidates.append((left, round(abs(beats - match), 7), tick, match))
+    return min(candidates)[-1]
 
 
 def _gathered(notes: list[tuple[int, int, int]]) -> list[tuple[int, int, list[int]]]:

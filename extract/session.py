@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -106,6 +106,7 @@ class Session:
             print_event("plan", self.manifest.name, todo=len(plan.tasks), **counts)
         if plan.tasks:
             self._extract(plan, engine, tally)
+            plan = replace(plan, tasks=())  # a million take 100 MB, of which packing can make use
         if part.count == 1:
             self._pack()
         summarise(self.manifest, part, self.folder, plan, tally, as_json)

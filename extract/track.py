@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from m2e.cache import DataError, ExtractionConfig, TrackFeatures
-from m2e.extract.audio import load_audio, resample_sinc, resample_soxr, split_segments
+from m2e.extract.audio import load_audio, split_segments
 from m2e.extract.chords import SAMPLE_RATE as CHORD_SAMPLE_RATE
 from m2e.extract.chords import ChordRecogniser, load_recogniser
 from m2e.extract.encoders import Encoder, load_encoder
@@ -44,7 +44,7 @@ def load_models(models: Models) -> tuple[Encoder, ChordRecogniser]:
     # Processes, not threads, use the cores: two of one beat one of two, and a sum's order never varies.
     torch.set_num_threads(1)
     threadpool_limits(1)
-    encoder = load_encoder(models.encoder_folder, models.config.layers, models.device)
+    encoder = load_encoder(models.encoder_folder, models.config.layers, models.device, models.config.precision)
     return encoder, load_recogniser(models.config.chords, models.chord_checkpoint)
 
 
@@ -56,15 +56,14 @@ def extract_track(track_id: str, path: Path, models: Models) -> TrackFeatures:
     """
     config = models.config
     encoder, recogniser = load_models(models)
-    audio = load_audio(path)
-    resample = resample_sinc if config.resampler == "sinc_hann" else resample_soxr
+    audio = load_audio(path, config.sample_rate, CHORD_SAMPLE_RATE, config.resampler)
     segments = split_segments(
-        resample(audio.wave, audio.rate, config.sample_rate),
+        audio.encoder_wave,
         round(config.segment_seconds * config.sample_rate),
         config.tail,
         round(config.min_tail_seconds * config.sample_rate),
     )
-    chords = recogniser(resample_soxr(audio.wave, audio.rate, CHORD_SAMPLE_RATE))
+    chords = recogniser(audio.chord_wave)
     try:
         return TrackFeatures(
             track_id=track_id,

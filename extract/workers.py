@@ -57,7 +57,7 @@ class LocalWorkers:
         slot = self._free.pop(0)
         self._note(slot, clear=True)
         work = partial(_work, function, batch, self._notes.name, slot)
-        with _without_interrupts():
+        with without_interrupts():
             try:
                 future = self._pool(slot).submit(work)
             except BrokenExecutor:  # it died while it had nothing to do
@@ -127,7 +127,7 @@ class LocalWorkers:
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Hold Ctrl-C back, for good in the processes and threads that start here.
 
     It reaches every process of the terminal, but the parent alone decides what follows, and tells its workers.
@@ -190,16 +190,16 @@ def _work(
         started = time.monotonic()
         for item in batch:
             if _State.stopped or (begun and time.monotonic() - started > BATCH_SECONDS):
-                return
+                break
             begun += 1
             note(begun)
             yield item
+        note(0)  # from here on the function seals, and no item is to blame
 
     try:
         _State.working = True
         note(0)
         outcomes = function(handed())
-        note(0)
         _State.working = False
         if _State.stopped:  # by a signal whose exception was lost in foreign code
             raise _Stopped

@@ -13,3 +13,22 @@ def reference() -> Path:
     if not folder:
         pytest.skip("M2E_REFERENCE_DATA is not set: no reference data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny project (see `support.workspace`), made once for all processes of a run: read it, or copy it to write."""
+    from filelock import FileLock
+    from support.workspace import make_workspace
+
+    # Under pytest-xdist every process has a folder of its own in the one that they share.
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "workspace"
+    with FileLock(shared / "workspace.lock"):
+        if not (folder / "made").exists():
+            folder.mkdir()
+            make_workspace(folder)
+            (folder / "made").touch()
+    return folder

@@ -1,7 +1,14 @@
 """MERT as transformers' HuBERT: equal to the official model, strict about what it loads."""
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +18,12 @@ from safetensors.torch import load_file, save_file
 from transformers import HubertConfig, HubertModel
 
 from m2e.cache import DataError
-from m2e.extract.audio import load_audio, resample_sinc, split_segments
-from m2e.extract.encoders import fetch_encoder, find_encoder, load_encoder
+from m2e.extract.audio import load_audio, split_segments
+from m2e.extract.encoders import Encoder, fetch_encoder, find_encoder, load_encoder
+from m2e.extract.mert_weights import load_mert
 from m2e.extract.tiny import tiny_encoder_folder
+
+torch.set_num_threads(1)  # as in every worker
 
 
 @pytest.fixture
@@ -27,30 +37,32 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["tiny_base", "tiny_noprojln", "tiny_stable330"])
-def test_hidden_states_equal_the_official_model(reference: Path, name: str) -> None:
+def test_hidden_states_and_features_equal_the_official_model(reference: Path, name: str) -> None:
     folder = reference / "golden" / "mert" / name
     with np.load(folder / "io.npz") as file:
         golden = dict(file)
-    top = golden["short3_hidden"].shape[0] - 1
-    encoder = load_encoder(folder, range(1, top + 1))
-    with torch.inference_mode():
-        states = encoder.hidden_states(torch.from_numpy(golden["short3_wave"])[None])
-    for layer in range(top + 1):
-        np.testing.assert_allclose(states[layer][0], golden["short3_hidden"][layer], atol=1e-5, rtol=0)
-    np.testing.assert_allclose(encoder.embed([golden["short3_wave"]]), golden["short3_feature"], atol=2e-6, rtol=0)
+    layers = range(1, len(golden["short3_hidden"]))
+    wave = golden["short3_wave"]
+    states = list(load_mert(folder, layers).hidden_states(torch.from_numpy(wave)[None]))
+    for state, expected in zip(states, golden["short3_hidden"], strict=True):
+        np.testing.assert_allclose(state[0], expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(load_encoder(folder, layers).embed([wave]), golden["short3_feature"], atol=2e-6, rtol=0)
 
 
-def test_audio_file_to_embeddings_equals_the_released_code(reference: Path) -> None:
-    folder = reference / "golden" / "mert" / "tiny_base"
+@pytest.mark.parametrize("name", ["tiny_base", "tiny_noprojln", "tiny_stable330"])
+def test_audio_file_to_embeddings_equals_the_released_code(reference: Path, name: str) -> None:
+    """A full segment, and the short one at the end, alone."""
+    folder = reference / "golden" / "mert" / name
     with np.load(folder / "io.npz") as file:
         golden = dict(file)
     short = load_audio(reference / "golden" / "audio" / "short3.mp3")
-    np.testing.assert_allclose(resample_sinc(short.wave, short.rate, 24_000), golden["short3_wave"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(short.encoder_wave, golden["short3_wave"], atol=1e-5, rtol=0)
     clip = load_audio(reference / "golden" / "audio" / "clip47.mp3")
-    segments = split_segments(resample_sinc(clip.wave, clip.rate, 24_000), 720_000, "keep", 120_000)
-    embeddings = load_encoder(folder, range(1, 9)).embed(segments)
-    for i in range(2):
-        np.testing.assert_allclose(embeddings[i], golden[f"clip47_feature_{i}"][0], atol=2e-6, rtol=0)
+    segments = split_segments(clip.encoder_wave, 720_000, "keep", 120_000)
+    embeddings = load_encoder(folder, range(1, len(golden["short3_hidden"]))).embed(segments)
+    assert len(embeddings) == 2
+    for i, embedding in enumerate(embeddings):
+        np.testing.assert_allclose(embedding, golden[f"clip47_feature_{i}"][0], atol=2e-6, rtol=0)
 
 
 def test_blocks_above_the_highest_layer_change_nothing(tiny: Path) -> None:
@@ -66,6 +78,15 @@ def test_segments_do_not_influence_each_other(tiny: Path) -> None:
     assert together.shape == (3, 3, 64)
     for wave, embedding in zip(waves, together, strict=True):
         np.testing.assert_array_equal(encoder.embed([wave])[0], embedding)
+
+
+def test_a_batch_is_its_segments_one_by_one_in_their_order(tiny: Path) -> None:
+    """Batches are of equal lengths; the fourth segment here has none to go with."""
+    waves = [noise(1.0, 1), noise(1.0, 2) * 5 + 3, noise(1.0, 3), noise(0.7, 4), noise(1.0, 5)]
+    batched = Encoder(load_mert(tiny, (0, 5, 7)), "cpu", batch=3).embed(waves)
+    single = load_encoder(tiny, (0, 5, 7)).embed(waves)
+    np.testing.assert_allclose(batched, single, atol=1e-5, rtol=0)
+    assert np.abs(np.diff(single, axis=0)).max(axis=(1, 2)).min() > 1e-3
 
 
 def test_loudness_alone_changes_nothing(tiny: Path) -> None:
@@ -106,15 +127,43 @@ def test_old_and_new_weight_norm_names_and_both_file_forms_load(tiny: Path) -> N
         ({"deepnorm": True}, "deepnorm is not supported"),
         ({"feature_extractor_cqt": True}, "cqt is not supported"),
         ({"feat_extract_norm": "batch"}, "neither group nor layer"),
+        ({"conv_pos_batch_norm": True}, "conv_pos_batch_norm is not supported"),
+        ({"adapter_attn_dim": 16}, "adapter_attn_dim is not supported"),
+        ({"hidden_act": "relu"}, "hidden_act 'relu' is not gelu"),
+        ({"feat_extract_activation": "relu"}, "feat_extract_activation 'relu' is not gelu"),
         ({"num_hidden_layers": 4}, "has 4 layers; layer 7"),
+        ({"num_hidden_layers": "many"}, "has many layers"),
         ({"hidden_size": 48}, "does not fit its config.json"),
+        ({"hidden_size": 10**12, "intermediate_size": 10**12}, r"config\.json"),
+        ({"hidden_size": 65}, "describes no HuBERT"),
+        ({"conv_dim": [48] * 6}, "describes no HuBERT"),
+        ({"hidden_size": "wide"}, "describes no HuBERT"),
     ],
 )
 def test_other_models_are_refused(tiny: Path, change: dict[str, object], says: str) -> None:
     config = json.loads((tiny / "config.json").read_text())
     (tiny / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=says) as error:
         load_encoder(tiny, (7,))
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_without_conv_pos_batch_norm_or_with_half_precision_weights_loads(tiny: Path) -> None:
+    """As MERT-v1's own config.json, which is older than the setting."""
+    assert "conv_pos_batch_norm" not in json.loads((tiny / "config.json").read_text())
+    tensors = {name: tensor.half() for name, tensor in load_file(tiny / "model.safetensors").items()}
+    expected = load_encoder(tiny, (5,)).embed([noise(1)])
+    save_file(tensors, tiny / "model.safetensors")
+    np.testing.assert_allclose(load_encoder(tiny, (5,)).embed([noise(1)]), expected, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", ["{", "[1]", None])
+def test_a_damaged_or_missing_config_is_one_line(tiny: Path, name: str, content: str | None) -> None:
+    (tiny / name).unlink() if content is None else (tiny / name).write_text(content)
+    with pytest.raises(DataError, match=name) as error:
+        load_encoder(tiny, (7,))
+    assert "\n" not in str(error.value)
 
 
 def test_a_wrong_sampling_rate_is_refused(tiny: Path) -> None:
@@ -174,6 +223,62 @@ def test_revisions_are_pinned() -> None:
     assert find_encoder("MERT-v1-330M", "a" * 40).folder is None
 
 
+@pytest.fixture
+def hub(tiny: Path) -> Iterator[str]:
+    """Address of a stand-in for the hub, which has the tiny encoder under any name at any revision."""
+    torch.save(load_file(tiny / "model.safetensors"), tiny / "pytorch_model.bin")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> bytes:
+            if "/resolve/" not in self.path:
+                self.send_error(404)
+                return b""
+            content = (tiny / self.path.rpartition("/")[2]).read_bytes()
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", self.path.split("/resolve/")[1][:40])
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            return content
+
+        def do_GET(self) -> None:
+            self.wfile.write(self.do_HEAD())
+
+        def log_message(self, format: str, *args: object) -> None:
+            print(f"asked for {self.path}" if "/resolve/" in self.path else "")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def fetch(hub: str, cache: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` with the hub's client pointed at `hub`, which it reads when imported, and its progress shown."""
+    code = f"from m2e.extract.encoders import *\nfrom m2e.extract.encoders import HubEncoder\n{code}"
+    settings = {"HF_ENDPOINT": hub, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0", "TQDM_POSITION": "-1"}
+    return subprocess.run([sys.executable, "-c", code], env={**os.environ, **settings}, capture_output=True, text=True)
+
+
+def test_a_download_is_of_the_pinned_revision_and_not_taken_when_it_is_another_file(
+    hub: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = fetch(hub, tmp_path, "fetch_encoder(find_encoder('MERT-v1-95M'))")
+    assert "pytorch_model.bin is not the file that m2e expects (sha256 a2b8b747f72c06e0...)" in result.stderr
+    asked = {line for line in capfd.readouterr().out.splitlines() if line.startswith("asked for")}
+    prefix = "asked for /m-a-p/MERT-v1-95M/resolve/12af15fef9d0ac838c3f475bfbbf26d2060dd4f5/"
+    assert asked == {prefix + name for name in ("config.json", "preprocessor_config.json", "pytorch_model.bin")}
+
+
+def test_another_model_of_the_kind_is_a_line_in_the_registry(hub: str, tmp_path: Path, tiny: Path) -> None:
+    digest = hashlib.sha256((tiny / "pytorch_model.bin").read_bytes()).hexdigest()
+    line = f"ENCODERS['mine'] = HubEncoder('me/mine', 'b' * 40, '{digest[:16]}')"
+    result = fetch(hub, tmp_path, f"{line}\nprint(fetch_encoder(find_encoder('mine')))")
+    assert "pytorch_model.bin: 100%" in result.stderr  # its progress
+    expected = load_encoder(tiny, (1, 2)).embed([noise(1)])
+    np.testing.assert_array_equal(load_encoder(Path(result.stdout.strip()), (1, 2)).embed([noise(1)]), expected)
+
+
 def test_without_the_hub_one_line_says_how_to_bring_the_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -181,4 +286,10 @@ def test_without_the_hub_one_line_says_how_to_bring_the_weights(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(DataError, match=r"hf download m-a-p/MERT-v1-95M .*--encoder tiny") as error:
         fetch_encoder(find_encoder("MERT-v1-95M"))
+    command = (
+        "hf download m-a-p/MERT-v1-95M config.json preprocessor_config.json pytorch_model.bin "
+        "--revision 12af15fef9d0ac838c3f475bfbbf26d2060dd4f5 --local-dir weights/MERT-v1-95M"
+    )
+    assert f"`{command}`" in str(error.value)
+    assert "--encoder weights/MERT-v1-95M" in str(error.value)
     assert "\n" not in str(error.value)

@@ -64,7 +64,7 @@ def as_key(key: music21_key.Key) -> Key:
     return Key(key.tonic.pitchClass, key.mode)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", [*range(30), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(30, 500))])
 def test_key_is_music21s_reading_of_the_midi(seed: int, tmp_path: Path) -> None:
     chords = random_sequence(seed)
     score = through_midi(chords, tmp_path / "chords.mid")

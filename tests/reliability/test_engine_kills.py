@@ -116,7 +116,7 @@ def test_workers_killed_in_mid_run(tmp_path: Path, reference: Path, rounds: Roun
         chance += len(given_up)
         kept = [o for o in outcomes if not isinstance(o, Lost)]
         assert sorted([*kept, *given_up]) == names(N)
-        assert stored(folder).keys() == set(kept)
+        assert set(kept) <= stored(folder).keys() <= {*kept, *given_up}
         if not given_up:
             pack(features_folder(folder, CONFIG))
             assert content(folder) == content(reference)

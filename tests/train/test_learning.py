@@ -43,9 +43,9 @@ def linear(data: EmotionData) -> Metrics:
     return tag_metrics(y["test"], scores(best, "test"))
 
 
-def train_and_compare(folder: Path, labels: Labels, config: TrainConfig, signal: float) -> None:
+def train_and_compare(folder: Path, labels: Labels, config: TrainConfig, signal: float, segments: int) -> None:
     """Assert that no score is more than .01 below the linear model's on features with the labels in them."""
-    make_cache(folder / labels.dataset, labels, dim=32, signal=signal)
+    make_cache(folder / labels.dataset, labels, dim=32, signal=signal, segments=segments)
     (data,) = load_data(open_caches(folder, [labels.dataset]), config, torch.device("cpu"))
     (task,) = data.targets
     ours, theirs = measure(train_teacher(data, config).models[task], data, task), linear(data)
@@ -59,23 +59,28 @@ def train_and_compare(folder: Path, labels: Labels, config: TrainConfig, signal:
     for our, their in pairs:
         assert our is not None
         assert their is not None
-        assert 0.3 < their < 0.95
+        assert 0.5 < their < 0.98
         assert our > their - 0.01
 
 
-QUICK = TrainConfig.preset("paper", epochs=25, learning_rate=1e-3, batch_size=32)
+CONFIG = TrainConfig.preset("paper", epochs=40, learning_rate=3e-4, batch_size=32)
 
 
-@pytest.mark.parametrize(("tag_names", "signal"), [((), 0.35), (("a", "b", "c"), 0.15)])
+@pytest.mark.parametrize(("tag_names", "signal"), [((), 0.3), (("a", "b", "c"), 0.3)])
 def test_synthetic_labels_are_found(tmp_path: Path, tag_names: tuple[str, ...], signal: float) -> None:
-    train_and_compare(tmp_path, make_labels("made", "", 2000, tag_names), QUICK, signal)
+    train_and_compare(tmp_path, make_labels("made", "", 2000, tag_names), CONFIG, signal, 1)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("name", "signal"), [("mtg-jamendo", 0.15), ("deam", 0.3), ("emomusic", 0.3)])
-def test_real_labels_are_found(tmp_path: Path, reference: Path, name: str, signal: float, seed: int) -> None:
+# Clips of 45 s are one segment, a song is several.
+@pytest.mark.parametrize(
+    ("name", "signal", "segments"), [("mtg-jamendo", 0.15, 7), ("deam", 0.8, 1), ("emomusic", 0.8, 1)]
+)
+def test_real_labels_are_found(
+    tmp_path: Path, reference: Path, name: str, signal: float, segments: int, seed: int
+) -> None:
     splits = reference / "data" / "splits" / name
     manifest = load(name, reference / "data" / name, splits if splits.is_dir() else None)
-    train_and_compare(tmp_path, manifest_labels(manifest), replace(QUICK, seed=seed), signal)
+    train_and_compare(tmp_path, manifest_labels(manifest), replace(CONFIG, seed=seed), signal, segments)

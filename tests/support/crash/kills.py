@@ -32,7 +32,7 @@ def main(folder: Path, rounds: int) -> dict[str, int]:
     for _ in range(rounds):
         # As a resumed run does: what the scan finds is not done again.
         todo = [itertools.filterfalse(present.__contains__, itertools.count(half, 2)) for half in range(2)]
-        children = [fork(lambda tell, its=its: write(folder, its, BATCH, tell)) for its in todo]
+        children = [fork(lambda tell, its=its: write(folder, its, BATCH, tell, pause=0.1)) for its in todo]
         packer = fork(lambda tell: pack_endlessly(folder, tell))
         notes = [[child.first()] for child in children]
         if present and rng.random() < 0.5:  # in the middle of packing, more likely than not

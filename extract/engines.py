@@ -1,0 +1,42 @@
+"""Where a run's workers are: on this machine, or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m2e.extract.engine import Engine
+from m2e.manifests.track import Manifest
+
+if TYPE_CHECKING:
+    from m2e.extract.track import Models
+
+
+def on_this_machine(jobs: int | None, models: Models) -> AbstractContextManager[Engine]:
+    """`jobs` processes (None: one a core) that run `models`; on a GPU one, since it has no room for more."""
+    from joblib import cpu_count
+
+    from m2e.extract.workers import LocalWorkers
+
+    return LocalWorkers(1 if models.device == "cuda" else jobs or cpu_count())
+
+
+def on_cluster(
+    scheduler: str, resources: Mapping[str, float], cache: Path, manifests: Sequence[Manifest], models: Models
+) -> AbstractContextManager[Engine]:
+    """Workers of a Dask scheduler that can load `models` and see the cache and a file of each data set's audio.
+
+    Raises:
+        DataError: on entering, as `m2e.extract.dask_workers.dask_workers`.
+    """
+    from m2e.extract.dask_workers import dask_workers
+    from m2e.extract.requirement import Requirement
+
+    audio = [
+        next((track.audio_path for track in manifest.tracks if track.audio_path.is_file()), None)
+        for manifest in manifests
+    ]
+    requirement = Requirement.of(models, [path for path in audio if path])
+    return dask_workers(scheduler, cache.absolute(), requirement, resources)

@@ -1,0 +1,82 @@
+"""A file of predictions, one JSON object a line, that an interrupted run goes on with."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from m2e.cache.errors import DataError
+from m2e.predict.result import SongPrediction
+
+
+class Record:
+    """The predictions of one model, `FILE.jsonl`; each line is on the disk as soon as it is added.
+
+    A line that a kill left half is cut off. A song whose file has changed in size counts as new: its later line holds.
+    """
+
+    def __init__(self, path: Path, model: str) -> None:
+        """Read what is there.
+
+        Args:
+            path: need not exist.
+            model: digest of the weights, as `SongPrediction.model`.
+
+        Raises:
+            DataError: it holds something else, or predictions of another model, or cannot be written.
+        """
+        self.path = path
+        self._sizes: dict[str, int] = {}
+        try:
+            whole = self._read(model) if path.exists() else 0
+            self._file = path.open("ab")
+            self._file.truncate(whole)
+        except OSError as error:
+            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def _read(self, model: str) -> int:
+        """Take in the lines; returns where the last whole one ends."""
+        end = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                song = _parse(self.path, number, line)
+                if song["model"] != model:
+                    raise DataError(f"{self.path} holds predictions of another model: choose another --out")
+                self._sizes[song["song"]] = song["audio_bytes"]
+                end += len(line)
+        return end
+
+    def holds(self, song: Path) -> bool:
+        """Whether the song is in the file, and its audio is still as long."""
+        try:
+            return self._sizes.get(str(song)) == song.stat().st_size
+        except OSError:
+            return False
+
+    def add(self, prediction: SongPrediction) -> None:
+        """Append a line. Raises DataError where the disk is full."""
+        try:
+            self._file.write(json.dumps(prediction.as_json()).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise DataError(f"cannot write {self.path}: {error.strerror or error}; what it holds is kept") from error
+        self._sizes[prediction.song] = prediction.audio_bytes
+
+    def finish(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        song = json.loads(line)
+        if isinstance(song, dict) and isinstance(song["song"], str) and {"model", "audio_bytes"} <= set(song):
+            return song
+    except (ValueError, KeyError):
+        pass
+    raise DataError(f"{path}, line {number}: not a prediction of m2e-predict; choose another --out")

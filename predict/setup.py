@@ -1,0 +1,142 @@
+"""Which model, and the extraction that it was trained on: found, compared and fetched, but not yet loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m2e.cache.errors import DataError
+from m2e.cache.schema import FEATURE_VERSION, ExtractionConfig
+from m2e.extract.track import Models
+
+if TYPE_CHECKING:
+    from m2e.extract.encoders import EncoderSource
+    from m2e.train.checkpoint import ModelCard
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a process must load before it can predict; small and picklable, so that it can be sent to workers.
+
+    Attributes:
+        folder: of the trained model.
+        digest: of its weights, 16 hex digits.
+        models: the encoder and the chord recogniser of its features.
+    """
+
+    folder: Path
+    digest: str
+    models: Models
+
+
+def prepare(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    encoder: Path | None = None,
+    chord_checkpoint: Path | None = None,
+    device: str = "auto",
+) -> Setup:
+    """Find a trained model, and the very encoder and chord recogniser that its features came from.
+
+    Args:
+        model: a model's folder, or owner/name on the Hugging Face hub.
+        revision: on the hub: a commit, branch or tag; its main branch by default.
+        encoder: the encoder's folder, where the model was trained on a local copy.
+        chord_checkpoint: the recogniser's weights, where they cannot be downloaded.
+        device: of the encoder: "cpu", "cuda", or "auto" for a GPU where there is one.
+
+    Raises:
+        DataError: there is no such model, it is damaged, or the encoder or recogniser is not the one it was trained on.
+    """
+    from m2e.extract.chords import fetch_recogniser, recogniser_revision
+    from m2e.extract.encoders import fetch_encoder
+    from m2e.predict.hub import find_model
+
+    folder = find_model(model, revision)
+    card = _read_card(folder)
+    # The model's layers alone: the same values, and no block above them is run.
+    config = replace(card.extraction, layers=tuple(sorted(card.train.layers)))
+    if config.feature_version != FEATURE_VERSION:
+        raise DataError(
+            f"{folder} was trained on features of version {config.feature_version}; this m2e makes version "
+            f"{FEATURE_VERSION}: extract and train again, or use the m2e that it was trained with"
+        )
+    source = _find_encoder(config, encoder)
+    heard = recogniser_revision(config.chords, chord_checkpoint)
+    if heard != config.chords_revision:
+        raise DataError(
+            f"{folder} was trained on chords of {config.chords} {config.chords_revision}, not {heard}: pass the "
+            "weights that its features were extracted with, --chord-checkpoint FILE"
+        )
+    weights = fetch_recogniser(config.chords, chord_checkpoint)
+    return Setup(folder, _digest(folder), Models(config, fetch_encoder(source), weights, _place(device)))
+
+
+def describe(setup: Setup) -> dict[str, Any]:
+    """What people want to know of a model, as plain values: data sets, encoder, chords, cautions."""
+    card = _read_card(setup.folder)
+    synthetic = any("synthetic" in data["provenance"].lower() for data in card.datasets)
+    return {
+        "datasets": [data["name"] for data in card.datasets],
+        "encoder": card.extraction.encoder,
+        "chords": card.extraction.chords,
+        "cautions": ["the model was trained on SYNTHETIC data: it says nothing about real music"] * synthetic
+        + ["the model hears through an untrained encoder: for trying out, not for results"]
+        * (card.extraction.encoder == "tiny"),
+    }
+
+
+def _read_card(folder: Path) -> ModelCard:
+    from m2e.train.checkpoint import CARD_FILE, ModelCard
+
+    path = folder / CARD_FILE
+    try:
+        return ModelCard.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{folder} is no model of m2e-train: {error.strerror}: {path}") from error
+    except (ValueError, DataError) as error:
+        # A run's folder holds the models: the student's, or a single one.
+        inside = sorted(folder.glob(f"s*/{CARD_FILE}"))
+        hint = f", but of a whole run: give {inside[-1].parent}" if inside else f": {error}"
+        raise DataError(f"{folder} is no model of m2e-train{hint}") from error
+
+
+def _digest(folder: Path) -> str:
+    from m2e.train.checkpoint import WEIGHTS_FILE
+
+    try:
+        return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise DataError(f"{folder} has no weights: {error.strerror}: {error.filename}") from error
+
+
+def _find_encoder(config: ExtractionConfig, folder: Path | None) -> EncoderSource:
+    from m2e.extract.encoders import find_encoder
+
+    named = f"{config.encoder} {config.encoder_revision}"
+    if folder is not None:
+        source = find_encoder(str(folder))
+    elif config.encoder == "tiny":
+        source = find_encoder(config.encoder)
+    elif config.encoder_revision.startswith("sha256:"):
+        raise DataError(
+            f"the model was trained on features of a local encoder, {named}: pass its folder, --encoder DIR"
+        )
+    else:
+        source = find_encoder(config.encoder, config.encoder_revision)
+    if source.revision != config.encoder_revision:
+        raise DataError(f"the model was trained on features of {named}, not of {source.name} {source.revision}")
+    return source
+
+
+def _place(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DataError("this machine has no CUDA device; use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

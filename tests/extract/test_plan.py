@@ -1,0 +1,129 @@
+"""What a run decides to do, without doing it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2e.cache.failures import Failure, read_failures, record_failure
+from m2e.cache.layout import INDEX
+from m2e.extract.part import Part
+from m2e.extract.plan import Plan, Selection, make_plan
+from m2e.manifests.track import Manifest, Track
+
+SHA = bytes.fromhex("9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0")  # of b"aaa"
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Tracks t00 to t11, each a file of three bytes, but for t03, whose file is not there."""
+    paths = [tmp_path / f"t{i:02d}" for i in range(12)]
+    for path in paths:
+        path.write_bytes(b"aaa")
+    paths[3].unlink()
+    return Manifest("songs", "", tuple(Track(path.name, path) for path in paths))
+
+
+def plan(
+    manifest: Manifest, stored: Mapping[str, bytes], failed: Mapping[str, int] | None = None, **how: object
+) -> Plan:
+    """The plan where the cache holds features of `stored` audio, and `failed` of that size did."""
+    index = np.zeros(len(stored), INDEX)
+    for row, (track_id, audio) in zip(index, stored.items(), strict=True):
+        row["id"], row["audio_bytes"] = track_id.encode(), len(audio)
+        row["audio_sha256"] = np.frombuffer(SHA if audio == b"aaa" else bytes(32), "u1")
+    failures = {
+        track_id: Failure(track_id, track_id, "audio", "no music", size, attempts=2)
+        for track_id, size in (failed or {}).items()
+    }
+    return make_plan(manifest, index, failures, Selection(**how))  # type: ignore[arg-type]
+
+
+def ids(made: Plan) -> list[str]:
+    return [task.track_id for task in made.tasks]
+
+
+def test_what_is_stored_missing_or_failed_is_left(manifest: Manifest) -> None:
+    made = plan(manifest, {"t00": b"aaa", "t01": b"aaa"}, {"t02": 3, "t04": 99})
+    assert made.done == ("t00", "t01")
+    assert [track.track_id for track in made.missing] == ["t03"]
+    assert set(made.failed) == {"t02"}
+    assert ids(made) == [f"t{i:02d}" for i in range(4, 12)]  # t04's audio is another file by now
+    assert [task.attempts for task in made.tasks[:2]] == [2, 0]
+    assert ids(plan(manifest, {}, {"t02": 3}, retry_failed=True))[:3] == ["t00", "t01", "t02"]
+
+
+def test_changed_audio_is_done_again_and_its_record_goes(manifest: Manifest) -> None:
+    stored = {"t00": b"aaa", "t01": b"aaaa", "t02": b"bbb"}
+    made = plan(manifest, stored)
+    assert (made.done, made.changed, made.replaced) == (("t00", "t02"), ("t01",), ("t01",))
+    assert ids(made)[-1] == "t01"
+    by_content = plan(manifest, stored, check_audio=True)
+    assert (by_content.done, by_content.replaced) == (("t00",), ("t01", "t02"))
+    everything = plan(manifest, stored, {"t05": 3}, overwrite=True)
+    assert everything.done == ()
+    assert not everything.failed
+    assert everything.replaced == ("t00", "t01", "t02")
+    assert sorted(ids(everything)) == [f"t{i:02d}" for i in range(12) if i != 3]
+
+
+def test_parts_share_out_every_track_and_the_limit_is_of_the_whole(manifest: Manifest) -> None:
+    for n in (1, 2, 5):
+        parts = [plan(manifest, {"t07": b"aaa"}, part=Part(i, n), limit=9) for i in range(n)]
+        assert sorted(name for part in parts for name in ids(part)) == [
+            f"t{i:02d}" for i in range(10) if i not in (3, 7)
+        ]
+        assert sorted(name for part in parts for name in part.done) == ["t07"]
+        assert len([track for part in parts for track in part.missing]) == 1
+
+
+def test_a_part_depends_on_nothing_but_the_id_and_is_fair() -> None:
+    names = [f"track_{i:07d}" for i in range(20_000)]
+    counts = [sum(name in Part(i, 8) for name in names) for i in range(8)]
+    assert sum(counts) == 20_000
+    assert max(counts) - min(counts) < 300  # 2,500 each; the sd of a fair draw is 47
+    assert [("track_0000000" in Part(i, 8)) for i in range(8)].index(True) == 2  # for ever: caches rely on it
+
+
+@pytest.mark.parametrize("text", ["", "1", "1/", "/2", "2/2", "-1/2", "0/0", "a/b", "1/2/3", "0.5/2"])
+def test_what_is_not_a_part_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"part|i/n"):
+        Part.parse(text)
+
+
+def slurm(task: int, count: int, first: int, last: int, step: int = 1) -> dict[str, str]:
+    numbers = {"ID": task, "COUNT": count, "MIN": first, "MAX": last, "STEP": step}
+    return {f"SLURM_ARRAY_TASK_{name}": str(number) for name, number in numbers.items()}
+
+
+def test_the_environment_says_which_part() -> None:
+    def part(environment: dict[str, str]) -> str:
+        return str(Part.from_environment(environment)[0])
+
+    assert part({}) == "0/1"
+    assert [part(slurm(i, 4, 0, 3)) for i in range(4)] == ["0/4", "1/4", "2/4", "3/4"]
+    assert [part(slurm(i, 3, 1, 3)) for i in (1, 2, 3)] == ["0/3", "1/3", "2/3"]  # --array=1-3
+    assert [part(slurm(i, 3, 10, 20, 5)) for i in (10, 15, 20)] == ["0/3", "1/3", "2/3"]  # --array=10-20:5
+    assert part({"RANK": "1", "WORLD_SIZE": "2"}) == "1/2"
+    assert part({**slurm(2, 4, 0, 3), "RANK": "0", "WORLD_SIZE": "1"}) == "2/4"
+    for uneven in (slurm(7, 3, 1, 7), slurm(2, 3, 1, 7), {"RANK": "2", "WORLD_SIZE": "2"}):  # --array=1,2,7
+        with pytest.raises(ValueError, match=r"evenly|part"):
+            Part.from_environment(uneven)
+
+
+def test_of_several_writers_failures_the_latest_attempt_counts(tmp_path: Path) -> None:
+    record_failure(tmp_path, Failure("a", "a.wav", "audio", "second", 3, attempts=2))
+    record_failure(tmp_path, Failure("b", "b.wav", "audio", "known", 3))
+    other = tmp_path / "failures-elsewhere-1.jsonl"
+    other.write_text(
+        '{"track_id": "a", "path": "a.wav", "stage": "audio", "reason": "first", "audio_bytes": 3, "attempts": 1}\n'
+        '{"track_id": "c", "path": "c.wav", "stage": "audio", "reason": "old form", "audio_bytes": 3}\n'
+        '{"track_id": ["d"], "path": "", "stage": "", "reason": "", "audio_bytes": 3}\n'
+        '{"track_id": "e", "pa'
+    )
+    failures = read_failures(tmp_path, done=["b"])
+    assert {track_id: (failure.reason, failure.attempts) for track_id, failure in failures.items()} == {
+        "a": ("second", 2),
+        "c": ("old form", 1),
+    }

@@ -1,0 +1,84 @@
+"""A track as a whole: short, long, many, and with another precision."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from m2e.cache import DataError, ExtractionConfig
+from m2e.extract.encoders import find_encoder, load_encoder
+from m2e.extract.track import Models, extract_track
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    source = find_encoder("tiny")
+    assert source.folder is not None
+    config = ExtractionConfig(source.name, source.revision, chords="template", tail="keep")
+    return Models(config, source.folder, None, "cpu")
+
+
+def music(folder: Path, seconds: float) -> Path:
+    time = np.arange(round(44_100 * seconds)) / 44_100
+    chord = sum(np.sin(2 * np.pi * hz * time) for hz in (261.6, 329.6, 392.0))
+    noise = np.random.default_rng(0).normal(size=len(time))
+    path = folder / f"{seconds}.wav"
+    soundfile.write(path, np.stack([0.2 * chord + 0.01 * noise] * 2, axis=1), 44_100)
+    return path
+
+
+@pytest.mark.parametrize(("seconds", "segments"), [(0.2, 1), (3.0, 1), (29.9, 1), (34.9, 1), (35.1, 2), (61.0, 2)])
+def test_segments_of_short_and_longer_tracks(tmp_path: Path, models: Models, seconds: float, segments: int) -> None:
+    features = extract_track("a", music(tmp_path, seconds), models)
+    assert features.embeddings.shape == (segments, 3, 64)
+    assert features.duration == pytest.approx(seconds)
+
+
+def test_a_short_tail_is_embedded_alone(tmp_path: Path, models: Models) -> None:
+    """Not padded, which would change it: it equals a file that holds nothing else."""
+    path = music(tmp_path, 36.0)
+    wave, rate = soundfile.read(path)
+    soundfile.write(tmp_path / "tail.wav", wave[30 * rate :], rate)
+    both = extract_track("a", path, models).embeddings
+    alone = extract_track("b", tmp_path / "tail.wav", models).embeddings
+    # Where the tail begins in the middle of a sound, the resampler sees silence before it in one case only.
+    np.testing.assert_allclose(both[1], alone[0], atol=0.02 * np.abs(alone).max())
+    assert np.abs(both[0] - both[1]).max() > 0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_precision_reaches_the_network_and_is_a_group_of_its_own(
+    tmp_path: Path, models: Models, precision: Any
+) -> None:
+    other = replace(models, config=replace(models.config, precision=precision))
+    path = music(tmp_path, 3.0)
+    here, there = (extract_track("a", path, those).embeddings for those in (models, other))
+    assert 1e-5 < np.linalg.norm(here - there) / np.linalg.norm(here) < 0.1
+    assert other.config.fingerprint != models.config.fingerprint
+
+
+def test_int8_is_refused_on_a_gpu(models: Models) -> None:
+    with pytest.raises(DataError, match=r"int8 is for CPUs.*bf16"):
+        load_encoder(models.encoder_folder, (7,), "cuda", "int8")
+
+
+@pytest.mark.long
+def test_memory_stays_flat_over_a_hundred_tracks(tmp_path: Path, models: Models) -> None:
+    code = f"""
+import resource
+from pathlib import Path
+from m2e.extract.track import Models, extract_track
+from m2e.cache import ExtractionConfig
+models = Models(ExtractionConfig(**{vars(models.config)}), Path({str(models.encoder_folder)!r}), None, "cpu")
+for i in range(100):
+    extract_track(str(i), Path({str(music(tmp_path, 4.0))!r}), models)
+    if i + 1 in (20, 100):
+        print(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20)
+"""
+    after_20, after_100 = map(int, subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert after_100 < after_20 + 20

@@ -1,0 +1,218 @@
+"""m2e-predict, as a user calls it."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from support.workspace import STUDENT
+
+from m2e.predict.cli import main
+from m2e.predict.output import Csv, Summary
+from m2e.predict.result import SongPrediction
+
+
+def call(*arguments: str | Path, model: Path, stdin: str | None = None) -> Result:
+    options = ["--model", str(model), "--jobs", "1", "--device", "cpu"]
+    return CliRunner().invoke(main, [*map(str, arguments), *options], input=stdin, catch_exceptions=False)
+
+
+@pytest.fixture
+def model(workspace: Path) -> Path:
+    return workspace / STUDENT
+
+
+@pytest.fixture
+def music(workspace: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(workspace / "music", tmp_path / "music"))
+
+
+def test_one_song_is_shown_in_full(workspace: Path, model: Path) -> None:
+    result = call(workspace / "song.mp3", model=model)
+    assert result.exit_code == 0
+    for word in ("valence", "arousal", "tags", "key", "chords", "0:00-0:30", "0:30-1:00"):
+        assert word in result.stdout
+    assert "SYNTHETIC" in result.stderr
+    assert "untrained" in result.stderr
+
+
+def test_a_folder_is_a_line_a_song_and_a_broken_file_is_skipped(music: Path, model: Path) -> None:
+    result = call(music, model=model)
+    assert result.exit_code == 0
+    heading, *rows = result.stdout.splitlines()
+    assert heading.split() == ["valence", "arousal", "key", "tags", "song"]
+    assert {row.split()[-1] for row in rows} == {str(music / "more/long.flac"), str(music / "short.ogg")}
+    assert "broken.mp3" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["broken.mp3", "missing.mp3"])
+def test_nothing_that_succeeds_is_exit_code_1(music: Path, model: Path, name: str) -> None:
+    result = call(music / name, model=model)
+    assert result.exit_code == 1
+    assert name in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def spoken(workspace: Path) -> list[str]:
+    """Lines of JSON of a short song, one of three segments and a broken one, whose paths came by standard input."""
+    paths = [workspace / "music" / name for name in ("short.ogg", "more/long.flac", "broken.mp3", "short.ogg")]
+    result = call("-", "--json", model=workspace / STUDENT, stdin="".join(f"{path}\n\n" for path in paths))
+    assert result.exit_code == 0
+    return sorted(result.stdout.splitlines(), key=len)
+
+
+def test_json_lines_of_paths_from_standard_input(workspace: Path, model: Path, spoken: list[str]) -> None:
+    short, long = map(json.loads, spoken)
+    assert len(long["timeline"]) == 3
+    assert set(long["tags"]) == {"calm", "dark", "energetic", "happy"} == set(long["thresholds"])
+    assert short["song"] == str(workspace / "music/short.ogg")
+    assert short["chords"][0]["start"] == 0
+    assert short["audio_bytes"] == (workspace / "music/short.ogg").stat().st_size
+    assert call("-", model=model, stdin="").exit_code == 1
+
+
+def test_json_is_read_back(spoken: list[str]) -> None:
+    for line in spoken:
+        prediction = SongPrediction.from_json(json.loads(line))
+        assert prediction.as_json() == json.loads(line)
+
+
+def test_csv_has_the_whole_song_then_its_segments(spoken: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    short, long = (SongPrediction.from_json(json.loads(line)) for line in spoken)
+    output = Csv()
+    output.add(long)
+    output.add(replace(short, song="with, comma\nand \udce9.mp3"))
+    output.finish()
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["segment"] for row in rows] == ["all", "1", "2", "3", "all", "1"]
+    assert rows[0]["end"] == "100.000"
+    assert float(rows[2]["calm"]) == pytest.approx(long.timeline[1].emotion.tags[0].probability, abs=1e-6)
+    assert float(rows[4]["valence"]) == pytest.approx(short.emotion.valence, abs=1e-6)
+    assert rows[4]["song"] == "with, comma\nand ?.mp3"
+
+
+def test_a_second_run_goes_on_with_the_file(music: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "music.jsonl"
+    first = call(music, "--out", out, model=model)
+    assert first.exit_code == 0
+    assert first.stdout == ""
+    assert "2 songs are in" in first.stderr
+    assert "(2 new, 1 failed)" in first.stderr
+    lines = sorted(out.read_bytes().splitlines(keepends=True), key=len)
+    assert [json.loads(line)["song"] for line in lines] == [str(music / "short.ogg"), str(music / "more/long.flac")]
+
+    (music / "broken.mp3").unlink()
+    out.write_bytes(lines[1] + lines[0][:40])  # a kill in the middle of a line
+    again = call(music, "--out", out, model=model)
+    assert "1 of 2 songs are in" in again.stderr
+    assert "(1 new, 0 failed)" in again.stderr
+    assert out.read_bytes() == lines[1] + lines[0]
+
+    with (music / "short.ogg").open("ab") as file:
+        file.write(b"\0" * 10)
+    call(music, "--out", out, model=model)
+    sizes = [json.loads(line)["audio_bytes"] for line in out.read_text().splitlines()]
+    assert sizes[2] == sizes[1] + 10
+    assert call(music, "--out", out, model=model).exit_code == 0
+    assert len(out.read_bytes().splitlines()) == 3
+
+
+def test_a_file_of_another_model_or_of_something_else_is_left_alone(music: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "music.jsonl"
+    call(music / "short.ogg", "--out", out, model=model)
+    before = out.read_bytes()
+    result = call(music, "--out", out, model=model.parent / "teacher-D")
+    assert result.exit_code == 1
+    assert "another model" in result.stderr
+    assert out.read_bytes() == before
+    out.write_text("my shopping list\n")
+    result = call(music, "--out", out, model=model)
+    assert result.exit_code == 1
+    assert "line 1" in result.stderr
+    assert out.read_text() == "my shopping list\n"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_a_plot_of_one_song(workspace: Path, model: Path, tmp_path: Path, suffix: str) -> None:
+    picture = tmp_path / f"song{suffix}"
+    assert call(workspace / "song.mp3", "--plot", picture, model=model).exit_code == 0
+    head = picture.read_bytes()[:200]
+    assert {".png": b"\x89PNG", ".svg": b"<svg", ".pdf": b"%PDF"}[suffix] in head + picture.read_bytes()[:2000]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give SONG"),
+        (["music", "--serve"], "give SONG"),
+        (["music", "--json", "--csv"], "exclude each other"),
+        (["music", "--plot", "x.png"], "of one song, not of 3"),
+        (["song.mp3", "--plot", "x.jpeg"], "none of .png"),
+        (["--serve", "--host", "0.0.0.0"], "no address of this machine"),
+        (["--serve", "--host", "::1"], "no IPv4 address"),
+    ],
+)
+def test_wrong_usage(workspace: Path, model: Path, arguments: list[str], said: str) -> None:
+    paths = [str(workspace / each) if (workspace / each).exists() else each for each in arguments]
+    result = call(*paths, model=model)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_no_such_model_and_a_folder_without_songs_are_one_line(workspace: Path, model: Path, tmp_path: Path) -> None:
+    for result in (call(workspace / "song.mp3", model=Path("none")), call(tmp_path, model=model)):
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_file_names_do_nothing_to_the_terminal(music: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = (music / "short.ogg").rename(music / "a\x1b[2J\nb.ogg")
+    page = call(odd, model=model).stdout
+    assert "a?[2J?b.ogg" in page
+    assert "\x1b" not in page
+    summary = Summary()
+    summary.add(SongPrediction.from_json(json.loads(call(odd, "--json", model=model).stdout)))
+    summary.finish()
+    assert "a?[2J?b.ogg\n" in capsys.readouterr().out
+
+
+@pytest.mark.long  # each process loads everything anew
+def test_several_processes_give_the_same(music: Path, model: Path) -> None:
+    options = ["--model", str(model), "--device", "cpu", "--json", "--jobs", "2"]
+    result = CliRunner().invoke(main, [str(music), *options], catch_exceptions=False)
+    assert sorted(result.stdout.splitlines()) == sorted(call(music, "--json", model=model).stdout.splitlines())
+
+
+@pytest.mark.long
+def test_an_interrupt_keeps_what_is_done(workspace: Path, model: Path, tmp_path: Path) -> None:
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    for i in range(60):
+        shutil.copy(workspace / "song.mp3", songs / f"{i:02d}.mp3")
+    out = tmp_path / "out.jsonl"
+    code = "from m2e.predict.cli import main; main()"
+    options = ["--model", model, "--out", out, "--jobs", "1", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, songs, *options], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    while not out.exists() or out.stat().st_size == 0:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert f"What was done is in {out}" in said
+    lines = out.read_text().splitlines()
+    assert 1 <= len(lines) < 60
+    assert all(json.loads(line)["timeline"] for line in lines)
