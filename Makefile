@@ -16,8 +16,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@# setuptools warns that an editable install follows the working tree, which is the point.
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
-	@# librosa compiles some functions on first use: now, once, rather than in the first run.
-	$(BIN)/python -c 'from m2e.extract.chords import load_recogniser; load_recogniser("template")'
 	@touch $@
 
 # The whole job on music that the project synthesises itself: everything it makes is under demo/.

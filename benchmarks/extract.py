@@ -218,7 +218,7 @@ def speed(tracks: int, repeats: int, eager: bool, precision: Precision) -> None:
             peaks.append(peak_gflops())
     segments = sum(song.segments for song in songs)
     click.echo(
-        f"{tracks} tracks, {segments} segments; CPU seconds for 30 s of audio, {precision}, 1 thread, least of {repeats}"
+        f"{tracks} tracks, {segments} segments; CPU seconds for 30 s of audio, {precision}, 1 thread, of {repeats}"
     )
     click.echo(f"{'':<24}{'ours':>9}{'plain way':>12}{'ratio':>8}")
     for stage in STAGES:

@@ -279,8 +279,8 @@ def efficiency(tracks: int, workers: tuple[int, ...]) -> None:
             gain = rate.tracks_per_second / one.tracks_per_second
             alone = (1 - rate.idle) / (1 - one.idle) * one.processor / rate.processor
             click.echo(
-                f"{count} workers on {min(count, cores)} cores: {rate.tracks_per_second:.3f} tracks/s, {gain:.2f} times "
-                f"one worker's; processor {rate.processor:.2f} s a track, idle {rate.idle:.1%} of the time: "
+                f"{count} workers on {min(count, cores)} cores: {rate.tracks_per_second:.3f} tracks/s, {gain:.2f} "
+                f"times one worker's; processor {rate.processor:.2f} s a track, idle {rate.idle:.1%} of the time: "
                 f"{alone:.2f} of the cores on a quiet machine (bar: 0.9)"
             )
 

@@ -90,8 +90,8 @@ class Manifest:
     def frame(self) -> DataFrame:
         """The tracks as a pandas table, one row a track in the manifest's order, for looking and counting.
 
-        Its index is track_id; its columns are path, split (missing for a track in no split), clip_group, artist, valence
-        and arousal (1-9, NaN where unlabelled) and a column of bool for each of `tag_names`.
+        Its index is track_id; its columns are path, split (missing for a track in no split), clip_group, artist,
+        valence and arousal (1-9, NaN where unlabelled) and a column of bool for each of `tag_names`.
         """
         import pandas as pd
 

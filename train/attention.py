@@ -51,7 +51,9 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, first: Tensor, heads: int, 
     asking = rows if len(q) > tracks else rows[:, :1]  # (B, Q)
 
     def split(values: Tensor, wanted: Tensor) -> Tensor:
-        return values[wanted].reshape(*wanted.shape, heads, -1).transpose(1, 2)  # (B, H, tokens, D)
+        return (
+            values[wanted].reshape(*wanted.shape, heads, values.shape[1] // heads).transpose(1, 2)
+        )  # (B, H, tokens, D)
 
     queries, keys, values = split(q, asking), split(k, rows), split(v, rows)
     if dropout:
