@@ -13,10 +13,9 @@ Rounds = Callable[[int, int], int]
 
 
 def test_writers_and_a_packer_killed_at_random(tmp_path: Path, rounds: Rounds) -> None:
-    found = crash.run("kills", tmp_path / "cache", rounds(8, 200))
+    found = crash.run("kills", tmp_path, rounds(8, 200))
     assert found["committed"] > 0
-    assert (found["lost"], found["bad"]) == (0, 0)
-    assert found["most_redone"] <= found["batch"]
+    assert (found["lost"], found["bad"], found["too_many_again"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("how", ["strace", "shim"])

@@ -85,17 +85,18 @@ class Child:
         self.rest = self.rest[whole:]
         return notes
 
-    def first(self) -> tuple[bytes, int]:
-        """Wait for the first note."""
+    def first(self, seconds: float | None = None) -> tuple[bytes, int] | None:
+        """Wait for the first note, so long at most; None where there is none."""
         while len(self.rest) < _NOTE.size:
-            select.select([self.pipe], [], [])
+            if not select.select([self.pipe], [], [], seconds)[0]:
+                return None
             part = os.read(self.pipe, _NOTE.size - len(self.rest))
             if not part:
                 raise EOFError("the child ended before it said anything")
             self.rest += part
-        note = _NOTE.unpack(self.rest)
+        kind, number = _NOTE.unpack(self.rest)
         self.rest = b""
-        return note
+        return kind, number
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
