@@ -54,7 +54,9 @@ def pack_endlessly(folder: Path, tell: Callable[[bytes, int], None]) -> None:
         time.sleep(0.01)
     while True:
         try:
-            packing.pack(features_folder(folder, CONFIG), advance=lambda tracks: tell(PACKED, tracks))
+            done = packing.pack(features_folder(folder, CONFIG))
+            if done.written:
+                tell(PACKED, done.written)
         except DataError as error:
             # The first writer has not got so far; or another packer was killed before its lock had its name.
             if "config.json" not in str(error) and "--break-lock" not in str(error):

@@ -36,7 +36,7 @@ def main(folder: Path, rounds: int) -> dict[str, int]:
 
 
 def campaign(folder: Path, rounds: int, rng: random.Random) -> dict[str, int]:
-    """What was killed, committed and packed; tracks lost and files or tracks bad; begun again beyond a batch a writer."""
+    """What was killed, committed and packed; what was lost or bad; how often more than a batch was begun in vain."""
     features = features_folder(folder, CONFIG)
     write_labels(folder, make_labels("deam", "D", 3))
     committed: set[int] = set()
@@ -49,14 +49,14 @@ def campaign(folder: Path, rounds: int, rng: random.Random) -> dict[str, int]:
         packer = fork(lambda tell: pack_endlessly(folder, tell))
         notes = [[child.first()] for child in children]
         if present and rng.random() < 0.5:  # in the middle of packing, more likely than not
-            packs += packer.first(seconds=1.0) is not None
+            packs += (packer.first(seconds=1.0) or (PACKED, 0))[1]
         time.sleep(rng.uniform(0.0, 0.3))
         for child in rng.sample([*children, packer], 3):
             child.kill()
             kills += 1
         for told, child in zip(notes, children, strict=True):
             told += child.told()
-        packs += sum(kind == PACKED for kind, _ in packer.told())
+        packs += sum(n for kind, n in packer.told() if kind == PACKED)
         for child in (*children, packer):
             child.close()
         committed |= {number for told in notes for kind, number in told if kind == COMMITTED}

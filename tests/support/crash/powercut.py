@@ -48,7 +48,7 @@ def main(folder: Path, cuts: int) -> dict[str, int]:
         descriptor = os.open(mount, os.O_RDONLY)
         fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
         os.close(descriptor)
-        packs += sum(kind == PACKED for kind, _ in packer.told())
+        packs += sum(n for kind, n in packer.told() if kind == PACKED)
         committed |= {number for kind, number in writer.told() if kind == COMMITTED}
         for child in (writer, packer):
             child.kill()

@@ -35,7 +35,7 @@ def main(folder: Path, scans: int) -> dict[str, int]:
             # The tables of the one before are old by now, and files of it are gone.
             read += len(old.load(rng.sample(old.track_ids, min(20, len(old.track_ids)))).track_ids)
             old = new
-        packs = sum(kind == PACKED for kind, _ in packer.told())
+        packs = sum(n for kind, n in packer.told() if kind == PACKED)
     finally:
         for child in (*children, packer):
             child.kill()
