@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from m2e.cache.interrupts import interruptible
 from m2e.extract.engine import Engine
 from m2e.extract.session import Session
 
 if TYPE_CHECKING:
     from m2e.extract.track import Models
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived; an exception, so that workers seal what they have on the way out."""
-
-
-def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def run_sessions(
@@ -42,24 +33,12 @@ def run_sessions(
     """
     complete = True
     current = sessions[0]
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        with ExitStack() as stack:
+    with interruptible(lambda: current.interrupted(sys.argv[1:])), ExitStack() as stack:
 
-            @cache
-            def engine(models: Models) -> Engine:
-                return stack.enter_context(workers(models))
+        @cache
+        def engine(models: Models) -> Engine:
+            return stack.enter_context(workers(models))
 
-            for current in sessions:
-                complete &= current.run(engine, strict, as_json)
-    except (KeyboardInterrupt, _Terminated) as interruption:
-        # Another signal need not cut the last line off.
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        current.interrupted(sys.argv[1:])
-        raise SystemExit(130 if isinstance(interruption, KeyboardInterrupt) else 143) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for current in sessions:
+            complete &= current.run(engine, strict, as_json)
     return complete

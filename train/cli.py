@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from m2e.cache.console import Command, cache_option, device_option, say
+from m2e.cache.interrupts import interruptible
 
 if TYPE_CHECKING:
     import torch
@@ -176,7 +173,7 @@ def main(
 
     place = _choose_device(device)
     started = time.monotonic()
-    with process_group(place), _interruptible():
+    with process_group(place), interruptible(_say_what_is_kept):
         if mode == "evaluate":
             assert checkpoint
             assert datasets is not None
@@ -207,25 +204,8 @@ def main(
     say(f"{report.seconds:.0f} s. {files if mode == 'evaluate' else f'Models, {files}'}. Next, {next_step}")
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-def _raise_terminated(signal_number: int, frame: FrameType | None) -> None:
-    raise _Terminated
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end in a line and in exit code 130 or 143; by then everything worth keeping is kept."""
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        yield
-    except (KeyboardInterrupt, _Terminated) as interruption:
-        say("interrupted: finished models and the last epoch are kept. Run the same command to go on.")
-        raise SystemExit(130 if isinstance(interruption, KeyboardInterrupt) else 143) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _say_what_is_kept() -> None:
+    say("interrupted: finished models and the last epoch are kept. Run the same command to go on.")
 
 
 def _mode(context: click.Context) -> str:

@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM: what is kept is said in a last line, and the exit code is 130 or 143."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived; an exception, so that what is unfinished can be sealed on the way out."""
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+@contextmanager
+def interruptible(farewell: Callable[[], None]) -> Iterator[None]:
+    """Both signals leave the block by an exception; a second one hurries whatever is then on its way out.
+
+    Args:
+        farewell: says what is kept and how to go on, once the block is left.
+
+    Raises:
+        SystemExit: with 130 after Ctrl-C and 143 after SIGTERM.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated) as interruption:
+        # For as long as the process lives: another signal is to change neither the last line nor the exit code.
+        handlers = dict.fromkeys(handlers, signal.SIG_IGN)
+        for number in handlers:
+            signal.signal(number, signal.SIG_IGN)
+        farewell()
+        raise SystemExit(130 if isinstance(interruption, KeyboardInterrupt) else 143) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
