@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from m2e.train.config import TASKS, Task
 from m2e.train.paper import DATASETS, PaperRow, PaperTable
@@ -64,7 +65,7 @@ def run_grids(results: Sequence[Result]) -> list[Grid]:
 
 def _run_grid(task: Task, results: Sequence[Result]) -> Grid:
     several = any(result.sd for result in results)
-    headings = ["test set", "model", "metric", "tracks", "ours", "95 % interval", "paper", "diff"]
+    headings = ["test set", "model", "metric", "ours", *["sd"] * several, "paper", "diff", "95 % interval"]
     blocks = []
     for dataset in dict.fromkeys(result.dataset for result in results):
         block: list[Row] = []
@@ -72,12 +73,10 @@ def _run_grid(task: Task, results: Sequence[Result]) -> Grid:
             if result.dataset != dataset:
                 continue
             name = dataset if result.test == AS_PUBLISHED else LEAK_FREE
-            for i, (heading, field) in enumerate(METRICS[task]):
-                head = (name, result.made.model, heading, str(result.tracks)) if i == 0 else ("", "", heading, "")
-                block.append((*head, *_cells(result, field, several)))
+            heads = [(name, result.made.model), (f"{result.tracks} tracks", "")]
+            for head, (heading, field) in zip_longest(heads, METRICS[task], fillvalue=("", "")):
+                block.append((*head, heading, *_cells(result, field, several)))
         blocks.append(tuple(block))
-    if several:
-        headings.insert(5, "sd")
     trained_on = max((result.made.trained_on for result in results), key=len)
     title = f"Test metrics of {_TITLES[task]}"
     return Grid(
@@ -90,9 +89,9 @@ def _cells(result: Result, field: str, several: bool) -> Row:
     return (
         number(result.value(field)),
         *([number(result.spread(field))] if several else []),
-        _NOTHING if low is None or high is None else f"{low:.3f} to {high:.3f}",
         number(result.of_paper(field)),
         signed(result.difference(field)),
+        _NOTHING if low is None or high is None else f"{low:.3f} to {high:.3f}",
     )
 
 
