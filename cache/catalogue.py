@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,8 @@ def scan(features: Path, config: ExtractionConfig, problems: Problems | None = N
     Raises:
         DataError: a file is damaged, or one track has two different records.
     """
-    opened: dict[Path, tuple[FeatureFile, NDArray[Any]]] = {}
+    opened: dict[Path, tuple[FeatureFile, slice]] = {}
+    rows = _GrowingTable()
     found = problems or Problems()
     names = feature_files(features)
     while True:
@@ -70,7 +72,8 @@ def scan(features: Path, config: ExtractionConfig, problems: Problems | None = N
             if path in opened or path in found.damaged:
                 continue
             try:
-                opened[path] = open_features(path, config)
+                file, table = open_features(path, config)
+                opened[path] = file, rows.append(table)
             except FileNotFoundError:
                 continue  # the second listing shows what replaced it
             except DataError as error:
@@ -83,44 +86,60 @@ def scan(features: Path, config: ExtractionConfig, problems: Problems | None = N
         if again == names and opened.keys() | found.damaged.keys() >= set(names):
             break
         names = again
-    return _merge(features, [opened.pop(path) for path in names if path in opened], problems)
+    return _merge(features, [opened[path] for path in names if path in opened], rows.taken, problems)
 
 
-def _merge(features: Path, parts: list[tuple[FeatureFile, NDArray[Any]]], problems: Problems | None) -> Catalogue:
+class _GrowingTable:
+    """Rows of many files in one piece of memory: a million in small pieces would take twice as much."""
+
+    def __init__(self) -> None:
+        self._rows, self._n = np.empty(1024, INDEX), 0
+
+    def append(self, table: NDArray[Any]) -> slice:
+        """Where the rows are from now on."""
+        where = slice(self._n, self._n + len(table))
+        if where.stop > len(self._rows):
+            self._rows.resize(where.stop * 9 // 8, refcheck=False)  # nobody else has it yet
+        self._rows[where] = table
+        self._n = where.stop
+        return where
+
+    @property
+    def taken(self) -> NDArray[Any]:
+        return self._rows[: self._n]
+
+
+def _merge(
+    features: Path, parts: list[tuple[FeatureFile, slice]], rows: NDArray[Any], problems: Problems | None
+) -> Catalogue:
+    """Sort the rows of some files by id, in their own memory, and take each track once."""
     files = tuple(file for file, _ in parts)
-    tables = [table for _, table in parts]
-    parts.clear()
-    ends = np.cumsum([0, *(len(table) for table in tables)])
-    ids = np.concatenate([np.zeros(0, INDEX["id"]), *(table["id"] for table in tables)])
+    sizes = [where.stop - where.start for _, where in parts]
+    if sum(sizes) != len(rows) or any(a.start > b.start for (_, a), (_, b) in itertools.pairwise(parts)):
+        # A packer replaced some files while they were read.
+        rows = np.concatenate([np.zeros(0, INDEX), *(rows[where] for _, where in parts)])
+    stored_file = np.repeat(np.arange(len(files), dtype=np.int32), sizes)
+    # Ids are seldom as long as they may be, and are held three times here.
+    ids = rows["id"].astype(f"S{max(1, np.char.str_len(rows['id']).max(initial=0))}")
     order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    row = np.zeros(len(ids), np.int64)
-    row[order] = np.cumsum(np.append(False, ids[1:] != ids[:-1]))[: len(ids)]
-    n = int(row.max()) + 1 if len(row) else 0
-    del ids, order
-    index, file, seen = np.empty(n, INDEX), np.zeros(n, np.int32), np.zeros(n, np.bool_)
-    for number in range(len(files)):
-        # A million tracks: each table goes as soon as it is copied.
-        table, tables[number] = tables[number], np.zeros(0, INDEX)
-        its = row[ends[number] : ends[number + 1]]
-        again = seen[its]
-        if again.any():
-            differ = (index["digest"][its[again]] != table["digest"][again]).any(axis=1)
-            ids_again = [track_id.decode() for track_id in table["id"][again][differ].tolist()]
-            if problems is not None:
-                problems.ambiguous.update(ids_again)
-            elif ids_again:
-                other = files[int(file[its[again][differ][0]])].path.name
-                raise DataError(
-                    f"{features}: track {ids_again[0]!r} has two different records, in {other} and "
-                    f"{files[number].path.name}: `m2e-cache repair {features.parent}` takes both out, "
-                    "then m2e-extract makes it again"
-                )
-        index[its[~again]] = table[~again]
-        file[its[~again]] = number
-        seen[its] = True
-    stored = np.repeat(np.arange(len(files), dtype=np.int32), np.diff(ends))
-    return Catalogue(index, files, file, stored, row)
+    sorted_ids = ids[order]
+    new = np.append(np.ones(1, np.bool_), sorted_ids[1:] != sorted_ids[:-1])[: len(rows)]
+    first = order[new]
+    row = np.empty(len(rows), np.int64)
+    row[order] = np.cumsum(new) - 1
+    copies = order[~new]
+    differ = copies[(rows["digest"][copies] != rows["digest"][first[row[copies]]]).any(axis=1)]
+    if problems is not None:
+        problems.ambiguous.update(track_id.decode() for track_id in rows["id"][differ].tolist())
+    elif len(differ):
+        one, other = (files[stored_file[number]].path.name for number in (first[row[differ[0]]], differ[0]))
+        raise DataError(
+            f"{features}: track {rows['id'][differ[0]].decode()!r} has two different records, in {one} and {other}: "
+            f"`m2e-cache repair {features.parent}` takes both out, then m2e-extract makes it again"
+        )
+    for name in INDEX.names or ():
+        rows[name][: len(first)] = ids[first] if name == "id" else rows[name][first]
+    return Catalogue(rows[: len(first)], files, stored_file[first], stored_file, row)
 
 
 def gather(catalogue: Catalogue, rows: NDArray[np.int64]) -> Records:

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         DataError: the disk is full or the folder cannot be written.
     """
-    temporary = path.parent / f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
+    temporary = path.parent / temporary_name()
     try:
         _make_folder(path.parent)
         try:
@@ -47,6 +48,11 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"cannot write {path}: {error.strerror or error}. What was committed before is safe; "
             "make room or permit writing there, then run the same command again"
         ) from error
+
+
+def temporary_name() -> str:
+    """A new name that says which process on which host it belongs to, for `remove_stale_temporaries`."""
+    return f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -90,12 +96,12 @@ class _tolerating(contextlib.AbstractContextManager[None]):
 
 
 def remove_stale_temporaries(folder: Path) -> None:
-    """Delete what killed writers left: temporaries of dead processes on this host, and any that are a day old."""
+    """Delete the files and folders that killed processes of this host left, and any that are a day old."""
     for path in folder.glob(f"{_TEMPORARY}*"):
         host, _, process = path.name.removeprefix(_TEMPORARY).rpartition("-")[0].rpartition("-")
         with contextlib.suppress(OSError, ValueError):
             if is_dead(host, int(process)) or time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def is_dead(host: str, process: int) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from m2e.cache.errors import DataError
-from m2e.cache.files import is_dead
+from m2e.cache.files import is_dead, temporary_name
 
 LOCK_FILE = "pack.lock"
 # A lock without an owner is being written, or its owner was killed before it wrote its name.
@@ -101,7 +101,7 @@ def _take_away(path: Path, owner: str) -> None:
 
     It is moved aside, read again, and put back where it is not theirs.
     """
-    aside = path.with_name(f".tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}")
+    aside = path.with_name(temporary_name())
     try:
         path.rename(aside)
     except FileNotFoundError:

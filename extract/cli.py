@@ -132,7 +132,12 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
 )
 @choices_options
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N tracks that have audio.")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a core]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Processes that extract; where a GPU does, that decode for it.  [default: one a core]",
+)
 @device_option
 @click.option(
     "--shard",
@@ -244,7 +249,18 @@ def main(
     if scheduler and device == "auto":
         device = "cuda" if "GPU" in worker_resources else "cpu"
     sessions = [
-        Session(manifest, cache, config, selection, source, chord_checkpoint, device, bool(scheduler), events)
+        Session(
+            manifest,
+            cache,
+            config,
+            selection,
+            source,
+            chord_checkpoint,
+            device,
+            decoders=-(-(jobs or 0) // 2),  # for each of the two processes that share a GPU
+            elsewhere=bool(scheduler),
+            events=events,
+        )
         for manifest in loaded
     ]
     if dry_run:

@@ -20,8 +20,6 @@ import itertools
 import logging
 import os
 import queue
-import secrets
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2e.cache.console import say
 from m2e.cache.errors import DataError
-from m2e.cache.files import remove_stale_temporaries, write_atomically
+from m2e.cache.files import remove_stale_temporaries, temporary_name, write_atomically
 from m2e.extract.engine import BATCH_SECONDS, Function, Item, Outcome, Returned
 from m2e.extract.workers import without_interrupts
 
@@ -126,7 +124,7 @@ class DaskWorkers:
         self._requirement = requirement
         self._resources = dict(resources)
         # Named as all temporary files are, so that a later run removes what a killed one leaves, and stops its workers.
-        self._sign = shared.absolute() / f".tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
+        self._sign = shared.absolute() / temporary_name()
         self._numbers = itertools.count()
         self._known: set[str] = set()
         self._usable: set[str] = set()

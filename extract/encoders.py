@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
+from m2e.extract.batches import embed_tracks
 from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, WEIGHTS, load_mert, read_json, weights_file
 
 if TYPE_CHECKING:
@@ -160,11 +160,12 @@ class Encoder:
     [shape=(batch, layers, dim)].
     """
 
-    def __init__(self, network: nn.Module, device: str, batch: int = 1) -> None:
-        """`batch`: segments in one pass; on a CPU more than one gain nothing and take memory."""
-        self._network = network.to(device)
-        self._device = device
-        self._batch = batch
+    def __init__(self, network: nn.Module, device: str, batch: int | None = None) -> None:
+        """`batch`: segments in one pass. None: one on a CPU, where more gain nothing and take memory; on a GPU as
+        many as fit, found out in the first pass."""
+        self.network = network.to(device)
+        self.device = device
+        self.batch = batch or (1 if device == "cpu" else None)
 
     def embed(self, segments: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Time means of the hidden states.
@@ -175,20 +176,8 @@ class Encoder:
         Returns:
             [shape=(segments, layers, dim)]
         """
-        import torch
-
-        means = []
-        with torch.inference_mode():
-            for batch in _equal_lengths(segments, self._batch):
-                means.append(self._network(torch.from_numpy(np.stack(batch)).to(self._device)))
-            return torch.cat(means).cpu().numpy()
-
-
-def _equal_lengths(segments: Sequence[NDArray[np.float32]], batch: int) -> Iterator[tuple[NDArray[np.float32], ...]]:
-    """Neighbours of one length, at most `batch` together: padding would change what a network hears."""
-    for _, neighbours in itertools.groupby(segments, len):
-        while together := tuple(itertools.islice(neighbours, batch)):
-            yield together
+        ((_, embeddings),) = embed_tracks(self, [(None, segments)])
+        return embeddings
 
 
 # Encoders of other architectures: the model_type in config.json -> a function like `load_mert`, from folder, layers and

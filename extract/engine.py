@@ -11,9 +11,12 @@ more when everything else is done and nothing else runs, and given up if its wor
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import length_hint
 from typing import Generic, Protocol, TypeVar
 
 from m2e.cache.errors import DataError
@@ -81,7 +84,7 @@ class Engine(Protocol):
 
 
 def run_tasks(
-    function: Function[Item, Outcome], items: Sequence[Item], engine: Engine
+    function: Function[Item, Outcome], items: Iterable[Item], engine: Engine, largest_batch: int = LARGEST_BATCH
 ) -> Generator[Outcome | Lost[Item]]:
     """Do all `items`, in roughly their order, and give each one's outcome once it is durable.
 
@@ -89,22 +92,37 @@ def run_tasks(
 
     Args:
         function: see `Function`; picklable.
-        items: small, picklable and hashable, each once.
+        items: small, picklable and hashable, each once; taken as they are needed.
         engine: where to run.
+        largest_batch: items.
 
     Raises:
         DataError: workers die before they begin anything; or as `function`.
     """
-    waiting, suspects = deque(items), list[Item]()
+    again, suspects, source = deque[Item](), list[Item](), iter(items)
+    left = length_hint(items, sys.maxsize)
     suspected: set[Item] = set()
     running = done = deaths_at_start = 0
-    while waiting or running or suspects:
-        while waiting and running < engine.width:
-            # Small at first, so that news comes soon, and at the end, so that all workers end together.
-            size = max(1, min(LARGEST_BATCH, done // (2 * engine.width), len(waiting) // (2 * engine.width)))
-            engine.submit(function, [waiting.popleft() for _ in range(size)])
+
+    def take() -> list[Item]:
+        # Small at first, so that news comes soon, and at the end, so that all workers end together.
+        size = max(1, min(largest_batch, done // (2 * engine.width), left // (2 * engine.width)))
+        batch = [again.popleft() for _ in range(min(size, len(again)))]
+        return batch + list(islice(source, size - len(batch)))
+
+    def put_back(items: Sequence[Item]) -> None:
+        nonlocal left
+        left += len(items)
+        again.extendleft(reversed(items))
+
+    while True:
+        while running < engine.width and (batch := take()):
+            engine.submit(function, batch)
+            left -= len(batch)
             running += 1
         if not running:
+            if not suspects:
+                return
             engine.submit(function, [suspects.pop()])
             running = 1
         back: Returned[Item, Outcome] = engine.collect()
@@ -112,13 +130,13 @@ def run_tasks(
         if back.outcomes is not None:
             deaths_at_start = 0
             done += back.begun
-            waiting.extendleft(reversed(back.batch[back.begun :]))
+            put_back(back.batch[back.begun :])
             yield from back.outcomes
             continue
         culprit = back.batch[back.begun - 1] if back.begun else None
-        again = [item for item in back.batch if item is not culprit]
-        suspects += [item for item in again if item in suspected]
-        waiting.extendleft(reversed([item for item in again if item not in suspected]))
+        others = [item for item in back.batch if item is not culprit]
+        suspects += [item for item in others if item in suspected]
+        put_back([item for item in others if item not in suspected])
         if culprit is None:
             deaths_at_start += 1
             if deaths_at_start >= _DEATHS_AT_START * engine.width:

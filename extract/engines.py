@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def on_this_machine(jobs: int | None, models: Models) -> AbstractContextManager[Engine]:
-    """`jobs` processes (None: one a core) that run `models`; on a GPU one, since it has no room for more."""
+    """`jobs` processes (None: one a core) that run `models`; on a GPU two, which take turns (`m2e.extract.gpu`)."""
     from joblib import cpu_count
 
     from m2e.extract.workers import LocalWorkers
 
-    return LocalWorkers(1 if models.device == "cuda" else jobs or cpu_count())
+    return LocalWorkers(2 if models.device == "cuda" else jobs or cpu_count())
 
 
 def on_cluster(

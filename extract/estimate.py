@@ -23,7 +23,7 @@ from m2e.extract.encoders import fetch_encoder
 from m2e.extract.plan import make_plan
 from m2e.extract.session import Session, choose_device
 from m2e.extract.summary import announce, print_event
-from m2e.extract.track import Models, extract_track, load_models
+from m2e.extract.track import Models, load_models, prepare_track
 
 # Measured on a piece of noise, twice: the first time compiles and allocates.
 _PROBES = 2
@@ -57,7 +57,7 @@ def say_estimate(session: Session, jobs: int | None, as_json: bool) -> None:
 
     Args:
         session: what m2e-extract would run.
-        jobs: processes; None: one a core, or one on a GPU.
+        jobs: processes; None: one a core.
         as_json: an event "estimate" on standard output, too.
 
     Raises:
@@ -70,7 +70,7 @@ def say_estimate(session: Session, jobs: int | None, as_json: bool) -> None:
     announce(manifest, session.selection.part, plan)
     weights = fetch_recogniser(session.config.chords, session.chord_checkpoint)
     models = Models(session.config, fetch_encoder(session.source), weights, choose_device(session.device))
-    result = estimate([task.path for task in plan.tasks], models, 1 if models.device == "cuda" else jobs or cpu_count())
+    result = estimate([task.path for task in plan.tasks], models, jobs or cpu_count())
     if as_json:
         print_event("estimate", manifest.name, **asdict(result))
     unread = f"; {result.unreadable} more files do not say how long they are" if result.unreadable else ""
@@ -90,7 +90,9 @@ def estimate(paths: Sequence[Path], models: Models, jobs: int) -> Estimate:
     with ThreadPoolExecutor() as pool:
         lengths = [seconds for seconds in pool.map(header_seconds, paths) if seconds]
     config = models.config
-    rate, width = _probe(models)
+    preparing, embedding, width = _probe(models)
+    # A GPU embeds while the processes prepare; on a CPU they do both.
+    rate = max(preparing / jobs, embedding) if models.device == "cuda" else (preparing + embedding) / jobs
     total = sum(lengths)
     segments = sum(count_segments(seconds, config) for seconds in lengths)
     stored = segments * len(config.layers) * width * np.dtype(np.float16).itemsize
@@ -99,7 +101,7 @@ def estimate(paths: Sequence[Path], models: Models, jobs: int) -> Estimate:
         tracks=len(lengths),
         unreadable=len(paths) - len(lengths),
         hours=total / 3600,
-        seconds=total * rate / jobs,
+        seconds=total * rate,
         cache_bytes=stored,
         jobs=jobs,
     )
@@ -128,11 +130,11 @@ def count_segments(seconds: float, config: ExtractionConfig) -> int:
     return max(1, int(full) + kept)
 
 
-def _probe(models: Models) -> tuple[float, int]:
-    """Seconds of computing a second of audio in one process, and the width of a layer."""
+def _probe(models: Models) -> tuple[float, float, int]:
+    """Seconds of one process to prepare, and to embed, a second of audio; and the width of a layer."""
     import soundfile
 
-    load_models(models)
+    encoder, _ = load_models(models)
     length = models.config.segment_seconds
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "probe.flac")
@@ -140,6 +142,8 @@ def _probe(models: Models) -> tuple[float, int]:
         soundfile.write(path, noise, 44_100)
         for _ in range(_PROBES):
             started = time.perf_counter()
-            features = extract_track("probe", path, models)
-            taken = time.perf_counter() - started
-    return taken / length, features.embeddings.shape[2]
+            segments = prepare_track(path, models).segments
+            prepared = time.perf_counter()
+            embeddings = encoder.embed(segments * (encoder.batch or 1))
+            embedded = (time.perf_counter() - prepared) / len(embeddings)
+    return (prepared - started) / length, embedded / length, embeddings.shape[2]

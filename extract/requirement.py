@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Self
 
@@ -50,6 +51,11 @@ class Requirement:
 
             if not torch.cuda.is_available():
                 return "it has no CUDA device"
+            if current_process().daemon:
+                return (
+                    "Dask forbids it processes that decode for its GPU: set DASK_DISTRIBUTED__WORKER__DAEMON=False "
+                    "where workers are started, or start them with --no-nanny"
+                )
         return ""
 
 

@@ -54,6 +54,7 @@ class Session:
         source: the encoder.
         chord_checkpoint: the chord recogniser's weights, where the user has given them.
         device: "cpu", "cuda" or "auto".
+        decoders: see `Models`.
         elsewhere: the workers are on other machines, so that the devices of this one say nothing.
         events: print a line of JSON for the plan and for each track as it ends.
     """
@@ -65,6 +66,7 @@ class Session:
     source: EncoderSource
     chord_checkpoint: Path | None
     device: str
+    decoders: int = 0
     elsewhere: bool = False
     events: bool = False
 
@@ -150,6 +152,7 @@ class Session:
             return plan(lambda n, total: bar.update(task, completed=n, total=total, rate=bar.tasks[task].speed or 0.0))
 
     def _extract(self, plan: Plan, engine: Callable[[Models], Engine], tally: Tally) -> None:
+        from m2e.extract.gpu import Busy
         from m2e.extract.pipeline import run
         from m2e.extract.track import Models
 
@@ -160,7 +163,7 @@ class Session:
         weights = fetch_recogniser(self.config.chords, self.chord_checkpoint)  # here, once, not in every worker
         device = self.device if self.elsewhere else choose_device(self.device)
         # A worker may have another current folder.
-        models = Models(self.config, encoder.absolute(), weights and weights.absolute(), device)
+        models = Models(self.config, encoder.absolute(), weights and weights.absolute(), device, self.decoders)
         workers = engine(models)
         # Only now, when all that is needed is there: from here on these tracks are without features.
         self._taking_turns(lambda: forget(self.features, plan.replaced))
@@ -175,6 +178,9 @@ class Session:
                         "more at the end, alone",
                         "note",
                     )
+                    continue
+                if isinstance(outcome, Busy):
+                    tally.spans += outcome.spans
                     continue
                 if isinstance(outcome, Failure):
                     tally.failed[outcome.track_id] = outcome

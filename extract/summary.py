@@ -16,6 +16,7 @@ from m2e.extract.plan import Plan
 from m2e.manifests.track import Manifest
 
 _MOST_LISTED = 20
+_BUSY_ENOUGH = 0.9
 
 
 @dataclass
@@ -25,10 +26,22 @@ class Tally:
     new: int = 0
     failed: dict[str, Failure] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    spans: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def done(self) -> int:
         return self.new + len(self.failed)
+
+    @property
+    def gpu_busy(self) -> float | None:
+        """Share of the time, from its first work to its last, in which this machine's GPU computed; 0 to 1."""
+        if not self.spans:
+            return None
+        computing, reached = 0.0, min(self.spans)[0]
+        for began, ended in sorted(self.spans):  # of several processes, so they may overlap
+            computing += max(0.0, ended - max(began, reached))
+            reached = max(reached, ended)
+        return computing / (reached - min(self.spans)[0])
 
 
 def print_event(event: str, dataset: str, **values: object) -> None:
@@ -72,12 +85,16 @@ def summarise(manifest: Manifest, part: Part, folder: Path, plan: Plan, tally: T
             failed=len(failures),
             quarantined=len(quarantined),
             missing=len(plan.missing),
+            **({} if tally.gpu_busy is None else {"gpu_busy": round(tally.gpu_busy, 3)}),
             seconds=round(time.monotonic() - tally.started, 3),
         )
     for failure in quarantined[:_MOST_LISTED]:
         say(f"{failure.track_id} ({failure.path}): {failure.reason}", "quarantined", "red")
     if len(quarantined) > _MOST_LISTED:
         say(f"{len(quarantined) - _MOST_LISTED} more tracks: `m2e-cache failures {folder}`", "quarantined", "red")
+    if tally.gpu_busy is not None:
+        waiting = "; it waited for decoding: give it more processes (--jobs)" if tally.gpu_busy < _BUSY_ENOUGH else ""
+        say(f"the GPU was computing {tally.gpu_busy:.0%} of the time{waiting}")
     if part.count > 1:
         following = f"Next, when all {part.count} parts are done: m2e-cache pack {folder}"
     elif kept:

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from m2e.cache.harmony import NO_CHORD, PITCH_CLASSES, QUALITIES, ChordSequence, pitch_classes
 from m2e.extract.chords import SAMPLE_RATE
-from m2e.extract.cqt import C1, constant_q
+from m2e.extract.cqt import C1
 from m2e.extract.smoothing import likeliest_path
+from m2e.extract.spectrum import BINS_PER_SEMITONE, HOP, silent_frames, tuned_spectrum
 
-HOP = 2_048
-BINS_PER_SEMITONE = 3
 N_OCTAVES = 5
 LOWEST_HZ = 2 * C1  # the octave below blurs what is heard above it
 # The commonest of the 14 qualities; a rare one (sus4, say) would be heard in any passing note. Major and minor triads
@@ -30,9 +29,6 @@ HARMONIC_DECAY = 0.7
 LOG_COMPRESSION = 100.0
 SHARPNESS = 6.0
 STAY_PROBABILITY = 0.9
-# A frame is silent below -80 dB of full scale, and 50 dB below the loudest frame.
-SILENT_RMS = 1e-4
-SILENT_RELATIVE = 10 ** (-50 / 20)
 
 CHORDS = [(root, QUALITIES.index(quality)) for root in range(len(PITCH_CLASSES)) for quality in QUALITIES_HEARD]
 
@@ -46,39 +42,12 @@ class TemplateRecogniser:
     def __call__(self, wave: NDArray[np.float32]) -> ChordSequence:
         """Chords of a mono wave at 22,050 Hz, in frames of 2,048 samples."""
         duration = len(wave) / SAMPLE_RATE
-        silent = _silent_frames(wave)
+        silent = silent_frames(wave)
         if silent.all():
             return ChordSequence.from_labels([[0, duration]], ["N"])
-        path = likeliest_path(_scores(_chroma(_tuned_spectrum(wave))), STAY_PROBABILITY)
+        path = likeliest_path(_scores(_chroma(tuned_spectrum(wave, LOWEST_HZ, N_OCTAVES))), STAY_PROBABILITY)
         chords = [(NO_CHORD, NO_CHORD) if quiet else CHORDS[i] for i, quiet in zip(path, silent, strict=True)]
         return ChordSequence.from_frames(chords, HOP / SAMPLE_RATE, duration)
-
-
-def _silent_frames(wave: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which frames of 2,048 samples are silent [shape=(frames,)]."""
-    n_frames = -(-len(wave) // HOP)
-    frames = np.pad(wave, (0, n_frames * HOP - len(wave))).reshape(n_frames, HOP)
-    rms = np.sqrt(np.mean(np.square(frames), axis=1))
-    return rms < max(SILENT_RMS, SILENT_RELATIVE * rms.max())
-
-
-def _tuned_spectrum(wave: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Magnitudes in bins tuned to the music [shape=(180, frames)]; frame i is centred on the middle of its samples."""
-    # The transform centres frame i on sample i * HOP: half a frame of silence ahead turns that into a frame's middle.
-    n_frames = -(-len(wave) // HOP)
-    wave = np.pad(wave, (HOP // 2, HOP))
-
-    def spectrum(tuning: float) -> NDArray[np.float32]:
-        lowest = LOWEST_HZ * 2 ** (tuning / 12)
-        return constant_q(wave, SAMPLE_RATE, HOP, lowest, N_OCTAVES, 12 * BINS_PER_SEMITONE)[:, 1 : n_frames + 1]
-
-    return spectrum(_tuning(spectrum(0)))
-
-
-def _tuning(spectrum: NDArray[np.float32]) -> float:
-    """Deviation from A = 440 Hz in semitones, -0.5 to 0.5: the phase of the energy's period of one semitone."""
-    turns = np.exp(2j * np.pi * np.arange(len(spectrum)) / BINS_PER_SEMITONE)
-    return float(np.angle(turns @ np.square(spectrum).sum(axis=1)) / (2 * np.pi))
 
 
 def _chroma(spectrum: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from m2e.cache import DataError, ExtractionConfig, TrackFeatures
+import numpy as np
+from numpy.typing import NDArray
+
+from m2e.cache import ChordSequence, DataError, ExtractionConfig, TrackFeatures
+from m2e.cache.harmony import Key
 from m2e.extract.audio import load_audio, split_segments
 from m2e.extract.chords import SAMPLE_RATE as CHORD_SAMPLE_RATE
 from m2e.extract.chords import ChordRecogniser, load_recogniser
@@ -23,29 +27,88 @@ class Models:
         encoder_folder: the encoder's files.
         chord_checkpoint: the chord recogniser's weights, None when it has none.
         device: "cpu" or "cuda".
+        decoders: processes that decode for each that has a GPU; 0: half as many as there are cores, at most 16.
     """
 
     config: ExtractionConfig
     encoder_folder: Path
     chord_checkpoint: Path | None
     device: str
+    decoders: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTrack:
+    """A track but for its embeddings.
+
+    Attributes:
+        path: the audio file.
+        segments: waves at the encoder's rate [shape=(n,) each].
+        chords, key, duration, audio_sha256, audio_bytes: see `TrackFeatures`.
+    """
+
+    path: Path
+    segments: list[NDArray[np.float32]]
+    chords: ChordSequence
+    key: Key | None
+    duration: float
+    audio_sha256: bytes
+    audio_bytes: int
+
+    def with_embeddings(self, track_id: str, embeddings: NDArray[np.float32]) -> TrackFeatures:
+        """The whole, with embeddings [shape=(segments, layers, dim)]. Raises DataError when they are not finite."""
+        try:
+            return TrackFeatures(
+                track_id, embeddings, self.chords, self.key, self.duration, self.audio_sha256, self.audio_bytes
+            )
+        except ValueError as error:
+            raise DataError(f"{self.path}: {error}") from error
 
 
 @lru_cache(maxsize=1)
-def load_models(models: Models) -> tuple[Encoder, ChordRecogniser]:
-    """Load both models, once a process.
+def encoder_of(models: Models) -> Encoder:
+    """The encoder, loaded once a process. Raises DataError when its checkpoint is not usable."""
+    _use_one_thread()
+    return load_encoder(models.encoder_folder, models.config.layers, models.device, models.config.precision)
 
-    Raises:
-        DataError: a checkpoint is not usable.
-    """
+
+@lru_cache(maxsize=1)
+def recogniser_of(models: Models) -> ChordRecogniser:
+    """The chord recogniser, loaded once a process. Raises DataError when its checkpoint is not usable."""
+    _use_one_thread()
+    return load_recogniser(models.config.chords, models.chord_checkpoint)
+
+
+def load_models(models: Models) -> tuple[Encoder, ChordRecogniser]:
+    """Both. Raises DataError when a checkpoint is not usable."""
+    return encoder_of(models), recogniser_of(models)
+
+
+def _use_one_thread() -> None:
+    # Processes, not threads, use the cores: two of one beat one of two, and a sum's order never varies.
     import torch
     from threadpoolctl import threadpool_limits
 
-    # Processes, not threads, use the cores: two of one beat one of two, and a sum's order never varies.
     torch.set_num_threads(1)
     threadpool_limits(1)
-    encoder = load_encoder(models.encoder_folder, models.config.layers, models.device, models.config.precision)
-    return encoder, load_recogniser(models.config.chords, models.chord_checkpoint)
+
+
+def prepare_track(path: Path, models: Models) -> PreparedTrack:
+    """Decode a track, cut it into segments, hear its chords and key: all that needs no encoder.
+
+    Raises:
+        DataError: the file cannot be decoded or is too short.
+    """
+    config = models.config
+    audio = load_audio(path, config.sample_rate, CHORD_SAMPLE_RATE, config.resampler)
+    segments = split_segments(
+        audio.encoder_wave,
+        round(config.segment_seconds * config.sample_rate),
+        config.tail,
+        round(config.min_tail_seconds * config.sample_rate),
+    )
+    chords = recogniser_of(models)(audio.chord_wave)
+    return PreparedTrack(path, segments, chords, estimate_key(chords), audio.duration, audio.sha256, audio.file_bytes)
 
 
 def extract_track(track_id: str, path: Path, models: Models) -> TrackFeatures:
@@ -54,25 +117,5 @@ def extract_track(track_id: str, path: Path, models: Models) -> TrackFeatures:
     Raises:
         DataError: the file cannot be decoded or is too short, or its features are not finite.
     """
-    config = models.config
-    encoder, recogniser = load_models(models)
-    audio = load_audio(path, config.sample_rate, CHORD_SAMPLE_RATE, config.resampler)
-    segments = split_segments(
-        audio.encoder_wave,
-        round(config.segment_seconds * config.sample_rate),
-        config.tail,
-        round(config.min_tail_seconds * config.sample_rate),
-    )
-    chords = recogniser(audio.chord_wave)
-    try:
-        return TrackFeatures(
-            track_id=track_id,
-            embeddings=encoder.embed(segments),
-            chords=chords,
-            key=estimate_key(chords),
-            duration=audio.duration,
-            audio_sha256=audio.sha256,
-            audio_bytes=audio.file_bytes,
-        )
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+    track = prepare_track(path, models)
+    return track.with_embeddings(track_id, encoder_of(models).embed(track.segments))

@@ -103,6 +103,12 @@ class LocalWorkers:
         for pool in pools:
             pool.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
 
+    def kill(self) -> None:
+        """End all workers at once, for good; what they hold that is not sealed is lost."""
+        self._busy.clear()
+        self._end(*list(self._pools))
+        self._notes.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -113,9 +119,7 @@ class LocalWorkers:
             told = [future for future, (slot, _) in self._busy.items() if self._tell_to_end(slot)]
             wait(told, timeout=_GRACE_SECONDS)
         finally:  # a second Ctrl-C ends the wait
-            self._busy.clear()
-            self._end(*list(self._pools))
-            self._notes.close()
+            self.kill()
 
     def _tell_to_end(self, slot: int) -> bool:
         process, _ = self._note(slot)

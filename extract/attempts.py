@@ -1,0 +1,43 @@
+"""One broken track never stops a run: what goes wrong with a track becomes its failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from m2e.cache import DataError
+from m2e.cache.failures import Failure
+from m2e.extract.engine import Lost
+from m2e.extract.plan import Task
+
+T = TypeVar("T")
+
+_LONGEST_REASON = 400
+_DEATHS = {
+    "SIGKILL": "was killed, most often for want of memory",
+    "SIGSEGV": "crashed, most often in a decoder that the file misleads",
+}
+
+
+def attempt(task: Task, action: Callable[[], T]) -> T | Failure:
+    """What the action gives, or why it gives nothing."""
+    try:
+        return action()
+    except DataError as error:
+        return failure(task, "audio", str(error))
+    except Exception as error:  # whatever a codec or a model does with a hostile file
+        return failure(task, "features", f"{type(error).__name__}: {error}")
+
+
+def failure(task: Task, stage: str, reason: str) -> Failure:
+    """A task's failure at one stage ("audio", "features", "worker"), for a reason of which a line is kept."""
+    line = (reason.strip().splitlines() or ["no message"])[0][:_LONGEST_REASON]
+    return Failure(task.track_id, str(task.path), stage, line, task.audio_bytes, task.attempts + 1)
+
+
+def given_up(lost: Lost[Task]) -> Failure:
+    """Of a task at which worker processes died twice."""
+    how = _DEATHS.get(lost.death, "ended")
+    reason = f"its worker process {how} ({lost.death}), and again with nothing else running"
+    # One attempt more than it has: it was tried twice.
+    return failure(lost.item.tried(), "worker", reason)

@@ -1,0 +1,112 @@
+"""Extraction where there is a GPU: other processes decode ahead of it, so that it need not wait.
+
+Whoever has the GPU takes prepared tracks from its own decoders, collects segments of several tracks into batches, and
+hands the next batch over before the last is back. Two such processes share a GPU (`m2e.extract.engines`): while one
+seals its tracks and fills up again, the other computes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+from joblib import cpu_count
+
+from m2e.cache import TrackFeatures
+from m2e.cache.failures import Failure
+from m2e.extract.attempts import attempt
+from m2e.extract.batches import Wave, embed_tracks
+from m2e.extract.engine import Lost, run_tasks
+from m2e.extract.handover import Handover, handover_folder
+from m2e.extract.plan import Task
+from m2e.extract.track import Models, PreparedTrack, encoder_of, prepare_track, recogniser_of
+from m2e.extract.workers import LocalWorkers
+
+# More of them prepare more than a GPU takes, at 0.1 s of a core for a segment of 30 s; and each takes memory.
+_MOST_DECODERS = 16
+
+
+@dataclass(frozen=True)
+class Busy:
+    """When a GPU was computing, one process says.
+
+    Attributes:
+        spans: beginnings and ends in seconds of time.monotonic, which all processes of a machine share.
+    """
+
+    spans: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """What a decoder does to a track."""
+
+    models: Models
+    folder: Path
+
+    def __call__(self, tasks: Iterator[Task]) -> list[tuple[Task, Handover | Failure]]:
+        recogniser_of(self.models)
+        outcomes: list[tuple[Task, Handover | Failure]] = []
+        for task in tasks:
+            track = attempt(task, partial(prepare_track, task.path, self.models))
+            outcomes.append((task, track if isinstance(track, Failure) else Handover.put(track, self.folder)))
+        return outcomes
+
+
+def extract_ahead(
+    tasks: Iterator[Task], models: Models, spans: list[tuple[float, float]]
+) -> Iterator[tuple[Task, TrackFeatures | Failure | Lost[Task]]]:
+    """Each track's features, or why there are none, in the order in which they are done.
+
+    Args:
+        tasks: taken one by one.
+        models: the encoder's is loaded here, the chord recogniser in the decoders.
+        spans: when the GPU was busy is added here, see `Busy`.
+
+    Yields:
+        `Lost` where a decoder died at a track; unless that is final, the track comes once more.
+
+    Raises:
+        DataError: a model cannot be loaded, there is no room for waves, or decoders cannot live.
+    """
+    encoder = encoder_of(models)
+    decoders = _start_decoders(models.decoders or min(_MOST_DECODERS, -(-cpu_count() // 2)))
+    folder = handover_folder()
+    try:
+        found = run_tasks(_Preparation(replace(models, device="cpu"), folder), tasks, decoders, largest_batch=1)
+        for (task, track), embeddings in embed_tracks(encoder, _taken(found), lambda *span: spans.append(span)):
+            if isinstance(track, PreparedTrack):
+                yield task, attempt(task, partial(track.with_embeddings, task.track_id, embeddings))
+            else:
+                yield task, track
+    except BaseException:  # they still work for a caller that has gone
+        _start_decoders.cache_clear()
+        decoders.kill()
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@lru_cache(maxsize=1)
+def _start_decoders(count: int) -> LocalWorkers:
+    """One lot a process, since they load libraries; they end with this process."""
+    return LocalWorkers(count)
+
+
+def _taken(
+    found: Iterable[tuple[Task, Handover | Failure] | Lost[Task]],
+) -> Iterator[tuple[tuple[Task, PreparedTrack | Failure | Lost[Task]], list[Wave]]]:
+    for outcome in found:
+        if isinstance(outcome, Lost):
+            yield (outcome.item, outcome), []
+            continue
+        task, given = outcome
+        if isinstance(given, Failure):
+            yield (task, given), []
+            continue
+        track = given.take()
+        # A wave is kept no longer than until its pass, though its track may wait for others.
+        yield (task, replace(track, segments=[])), track.segments

@@ -1,0 +1,223 @@
+"""The way of a GPU, on a CPU: decoders beside it, batches of several tracks, and what happens when one of them dies."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.music import write_songs
+
+from m2e.cache import ChordSequence, DataError, ExtractionConfig, TrackFeatures
+from m2e.cache.catalogue import scan
+from m2e.cache.failures import Failure, read_failures
+from m2e.cache.folders import features_folder
+from m2e.cache.harmony import Key
+from m2e.extract import gpu
+from m2e.extract.batches import embed_tracks
+from m2e.extract.encoders import Encoder, find_encoder, load_encoder
+from m2e.extract.engine import Lost
+from m2e.extract.gpu import Busy, extract_ahead
+from m2e.extract.handover import Handover, handover_folder
+from m2e.extract.mert_weights import load_mert
+from m2e.extract.pipeline import Extraction
+from m2e.extract.plan import Task
+from m2e.extract.summary import Tally
+from m2e.extract.tiny import tiny_encoder_folder
+from m2e.extract.track import Models, PreparedTrack, extract_track
+
+
+@pytest.fixture(autouse=True)
+def no_decoders_left() -> Iterator[None]:
+    yield
+    if gpu._start_decoders.cache_info().currsize:
+        gpu._start_decoders(2).kill()
+        gpu._start_decoders.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    source = find_encoder("tiny")
+    assert source.folder is not None
+    config = ExtractionConfig(source.name, source.revision, chords="template", tail="keep", min_tail_seconds=0.5)
+    return Models(replace(config, segment_seconds=1.0), source.folder, None, "cpu", decoders=2)
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> list[Task]:
+    """Seven songs and a broken file."""
+    write_songs(tmp_path, 7)
+    (tmp_path / "7.wav").write_text("not music")
+    return [Task(path.stem, path, path.stat().st_size) for path in sorted(tmp_path.glob("[0-7].*"))]
+
+
+def waves(*lengths: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(len(lengths))
+    return [rng.standard_normal(length).astype(np.float32) for length in lengths]
+
+
+class Passes:
+    """A network that notes how many segments it was given at once."""
+
+    def __init__(self) -> None:
+        self.network, self.seen = load_mert(tiny_encoder_folder(), (5, 7)), list[int]()
+
+    def to(self, device: str) -> "Passes":
+        return self
+
+    def __call__(self, waves: Any) -> Any:
+        self.seen.append(len(waves))
+        return self.network(waves)
+
+
+def test_segments_of_several_tracks_share_a_pass_and_each_gets_its_own_embeddings() -> None:
+    tracks = {"a": waves(24_000, 24_000, 9_000), "b": [], "c": waves(24_000), "d": waves(24_000, 24_000)}
+    network = Passes()
+    spans: list[tuple[float, float]] = []
+    found = dict(embed_tracks(Encoder(network, "cpu", batch=3), tracks.items(), lambda *span: spans.append(span)))  # type: ignore[arg-type]
+    assert sorted(network.seen) == [1, 2, 3]
+    assert next(iter(found)) == "b"
+    assert found.pop("b").size == 0
+    single = load_encoder(tiny_encoder_folder(), (5, 7))
+    for name, embeddings in found.items():
+        np.testing.assert_allclose(embeddings, single.embed(tracks[name]), atol=1e-5)
+    assert len(spans) == 3
+    assert all(began < ended for began, ended in spans)
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_one_does() -> None:
+    import torch
+
+    class Small(Passes):
+        room = 2
+
+        def __call__(self, waves: Any) -> Any:
+            if len(waves) > self.room:
+                raise torch.OutOfMemoryError(f"{len(waves)} are too many")
+            return super().__call__(waves)
+
+    network = Small()
+    tracks = [(str(i), waves(*[12_000] * 5)) for i in range(4)]
+    found = dict(embed_tracks(Encoder(network, "cpu", batch=8), tracks))  # type: ignore[arg-type]
+    assert max(network.seen) == 2
+    single = load_encoder(tiny_encoder_folder(), (5, 7))
+    for name, segments in tracks:
+        np.testing.assert_allclose(found[name], single.embed(segments), atol=1e-5)
+    network.room = 0
+    with pytest.raises(DataError, match="too little free memory for one segment"):
+        list(embed_tracks(Encoder(network, "cpu", batch=8), tracks))  # type: ignore[arg-type]
+
+
+def test_a_handed_over_track_is_what_was_put_and_leaves_nothing(tmp_path: Path) -> None:
+    chords = ChordSequence.from_labels([[0, 1], [1, 2.5]], ["C:maj", "N"])
+    track = PreparedTrack(tmp_path / "a.wav", waves(24_000, 7), chords, Key(3, "minor"), 2.5, b"1" * 32, 99)
+    given = Handover.put(track, tmp_path)
+    assert [path.stat().st_size > 96_000 for path in tmp_path.iterdir()] == [True]
+    back = given.take()
+    for mine, theirs in zip(back.segments, track.segments, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert (back.chords.labels, back.key, back.audio_sha256) == (chords.labels, track.key, track.audio_sha256)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(DataError, match="TMPDIR"):
+        Handover.put(track, tmp_path / "nowhere")
+
+
+def test_the_folder_is_its_owners_alone_and_those_of_dead_processes_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    monkeypatch.setattr("m2e.extract.handover._IN_MEMORY", tmp_path)
+    monkeypatch.setattr("m2e.extract.handover._ROOM", 0)
+    dead = tmp_path / f".tmp-{socket.gethostname()}-{2**22 + 1}-00"
+    dead.mkdir()
+    (dead / "wave").touch()
+    folder = handover_folder()
+    assert list(tmp_path.iterdir()) == [folder]
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_features_equal_those_of_one_process_and_a_broken_file_is_a_failure(
+    models: Models, tasks: list[Task], tmp_path: Path
+) -> None:
+    spans: list[tuple[float, float]] = []
+    found = {task.track_id: outcome for task, outcome in extract_ahead(iter(tasks), models, spans)}
+    broken = found.pop("7")
+    assert isinstance(broken, Failure)
+    assert broken.stage == "audio"
+    assert len(found) == 7
+    assert spans
+    for task in tasks:
+        if task.track_id in found:
+            track, alone = found[task.track_id], extract_track(task.track_id, task.path, models)
+            assert isinstance(track, TrackFeatures)
+            np.testing.assert_array_equal(track.embeddings, alone.embeddings)
+            assert (track.chords.labels, track.key, track.audio_sha256) == (
+                alone.chords.labels,
+                alone.key,
+                alone.audio_sha256,
+            )
+
+
+def test_a_worker_with_a_gpu_seals_them_all_and_says_when_it_was_busy(
+    models: Models, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the device: `models` say "cuda", and the encoder that is loaded for it is on the CPU."""
+    monkeypatch.setattr(gpu, "encoder_of", lambda _: load_encoder(models.encoder_folder, models.config.layers))
+    work = Extraction(replace(models, device="cuda"), tmp_path / "cache")
+    for batch in (tasks[:4], tasks[4:]):
+        *outcomes, busy = work(iter(batch))
+        assert isinstance(busy, Busy)
+        assert len(outcomes) == len(batch)
+    tally = Tally(spans=list(busy.spans))
+    assert tally.gpu_busy is not None
+    assert 0 < tally.gpu_busy <= 1
+    features = features_folder(tmp_path / "cache", models.config)
+    assert len(scan(features, models.config).index) == 7
+    assert read_failures(features).keys() == {"7"}
+
+
+class Deadly(gpu._Preparation):
+    """Kills its process at one file, as a decoder's fault would."""
+
+    def __call__(self, tasks: Iterator[Task]) -> Any:
+        def checked() -> Iterator[Task]:
+            for task in tasks:
+                if task.track_id == "5":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield task
+
+        return super().__call__(checked())
+
+
+def test_a_decoder_that_dies_twice_at_a_file_costs_that_file(
+    models: Models, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "_Preparation", Deadly)
+    found: dict[str, list[object]] = {}
+    for task, outcome in extract_ahead(iter(tasks), models, []):
+        found.setdefault(task.track_id, []).append(outcome)
+    assert [isinstance(outcome, Lost) and outcome.final for outcome in found.pop("5")] == [False, True]
+    assert sorted(found) == ["0", "1", "2", "3", "4", "6", "7"]
+
+
+def test_leaving_in_the_middle_ends_the_decoders_and_their_files(
+    models: Models, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2e.extract.handover._IN_MEMORY", tmp_path)
+    monkeypatch.setattr("m2e.extract.handover._ROOM", 0)
+    before = set(tmp_path.iterdir())
+    found = extract_ahead(iter(tasks), models, [])
+    next(found)
+    assert gpu._start_decoders.cache_info().currsize == 1
+    found.close()  # type: ignore[attr-defined]
+    assert gpu._start_decoders.cache_info().currsize == 0
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_busy_is_counted_once_where_two_processes_overlap() -> None:
+    assert Tally().gpu_busy is None
+    assert Tally(spans=[(10, 12), (11, 13), (14, 15), (11.5, 12)]).gpu_busy == pytest.approx(4 / 5)
