@@ -3,6 +3,7 @@
     python benchmarks/extract.py speed [--tracks 2] [--repeats 3] [--eager] [--precision int8]
     python benchmarks/extract.py memory [--tracks 100] [--minutes 60]
     python benchmarks/extract.py resampler [--tracks 4]
+    python benchmarks/extract.py gpu [--tracks 400] [--jobs 16] [--device cuda]
 
 Music is synthesised; MERT's weights (of the 95M's shape) and BTC's are random, and saved as checkpoints that ours loads
 as it would load the published ones. `speed` counts CPU seconds of the process, takes both ways in turn, and keeps the
@@ -18,8 +19,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,11 +30,19 @@ import numpy as np
 import plain
 import soundfile
 import torch
+from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 from m2e.cache import ChordSequence, ExtractionConfig, FeatureWriter, TrackFeatures
 from m2e.cache.schema import PRECISIONS, Precision
+from m2e.extract.encoders import load_encoder
+from m2e.extract.engine import run_tasks
+from m2e.extract.gpu import Busy, extract_ahead
+from m2e.extract.pipeline import Extraction
+from m2e.extract.plan import Task
+from m2e.extract.summary import Tally
 from m2e.extract.track import Models, extract_track, load_models
+from m2e.extract.workers import LocalWorkers
 
 Result = TypeVar("Result")
 
@@ -268,8 +278,6 @@ def memory(tracks: int, minutes: int, chords: str) -> None:
 @click.argument("file")
 def worker(folder: Path, chords: str, tracks: int, file: str) -> None:
     """A process as `m2e-extract --jobs` starts them."""
-    from dataclasses import replace
-
     models = make_checkpoints(folder, "float32")
     if chords == "template":
         models = replace(models, config=replace(models.config, chords="template"), chord_checkpoint=None)
@@ -308,6 +316,50 @@ def resampler(tracks: int) -> None:
         )
     halved = pooled["sinc_hann"].astype(np.float16).astype(np.float32)
     click.echo(f"float16 storage: {deviation(halved, pooled['sinc_hann'])}")
+
+
+class Staged(Extraction):
+    """The way of a GPU, on any device."""
+
+    def _extract(self, tasks: Iterator[Task], spans: list[tuple[float, float]]) -> Generator[Any]:
+        yield from extract_ahead(tasks, self.models, spans)
+
+
+@main.command()
+@click.option("--tracks", default=400, show_default=True, help="Of 60 to 100 s, some of them the same.")
+@click.option("--jobs", default=cpu_count(), show_default="one a core", help="Processes that decode.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@click.option("--precision", "precisions", multiple=True, default=("float32", "bf16"), show_default=True)
+def gpu(tracks: int, jobs: int, device: str, precisions: tuple[Precision, ...]) -> None:
+    """Print segments a second and the device's busy share, audio files to cache, and what each precision changes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        songs = synthesise(folder, min(tracks, 16))
+        on_cpu = make_checkpoints(folder, "float32")
+        segment = [np.random.default_rng(0).standard_normal(SEGMENT, np.float32)]
+        exact = load_models(on_cpu)[0].embed(segment)
+        for precision in precisions:
+            models = replace(make_checkpoints(folder, precision), device=device, decoders=-(-jobs // 2))
+            tasks = [
+                Task(f"{i:04d}", song.path, song.path.stat().st_size)
+                for i, song in zip(range(tracks), cycle(songs), strict=False)
+            ]
+            tally, started = Tally(), time.perf_counter()
+            with LocalWorkers(2) as workers:
+                for outcome in run_tasks(Staged(models, folder / precision), tasks, workers):
+                    if isinstance(outcome, Busy):
+                        tally.spans += outcome.spans
+                    else:
+                        assert isinstance(outcome, str), outcome
+            seconds = time.perf_counter() - started
+            segments = sum(song.segments for _, song in zip(range(tracks), cycle(songs), strict=False))
+            here = load_encoder(models.encoder_folder, LAYERS, device, precision).embed(segment)
+            click.echo(
+                f"{precision} on {device}, {jobs} decoders: {segments} segments of {tracks} tracks in ", nl=False
+            )
+            click.echo(f"{seconds:.1f} s with loading, {segments / seconds:.2f} a second; busy ", nl=False)
+            click.echo(f"{tally.gpu_busy or 0:.1%} of the time from its first pass to its last")
+            click.echo(f"  pooled feature against float32 on a CPU: {deviation(here, exact)}")
 
 
 if __name__ == "__main__":

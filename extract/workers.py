@@ -97,16 +97,22 @@ class LocalWorkers:
         process, begun = _NOTE.unpack(os.pread(self._notes.fileno(), _NOTE.size, place))
         return process, begun
 
-    def _end(self, *slots: int) -> None:
-        """End these workers at once; what they hold that is not sealed is lost."""
-        pools = [self._pools.pop(slot) for slot in slots if slot in self._pools]
-        for pool in pools:
+    def _end(self, slot: int) -> None:
+        """End a worker at once; what it holds that is not sealed is lost."""
+        if pool := self._pools.pop(slot, None):
             pool.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
 
     def kill(self) -> None:
-        """End all workers at once, for good; what they hold that is not sealed is lost."""
+        """End all workers, for good; those at work at once, and what they hold that is not sealed is lost."""
+        for slot, _ in self._busy.values():
+            self._end(slot)
         self._busy.clear()
-        self._end(*list(self._pools))
+        # The others can leave in peace, and end what they have started themselves.
+        for pool in self._pools.values():
+            pool.shutdown(wait=False)
+        for pool in self._pools.values():
+            pool.shutdown(wait=True)
+        self._pools.clear()
         self._notes.close()
 
     def __enter__(self) -> Self:

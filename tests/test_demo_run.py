@@ -29,7 +29,7 @@ def run(module: str, *arguments: str | Path, **environment: str) -> str:
 
 def extract_all(data: Path, cache: Path) -> None:
     sets = [option for name in NAMES for option in ("--dataset", name)]
-    options = ["--encoder", "tiny", "--chords", "template", "--device", "cpu"]
+    options = ["--encoder", "tiny", "--chords", "cnn", "--device", "cpu"]
     run("extract", *sets, "--cache", cache, *options, M2E_DATA=str(data))
 
 

@@ -294,7 +294,7 @@ def test_absent_file_and_unreachable_server(tmp_path: Path, server: str) -> None
     for url in (f"{server}/btc.pt", f"{closed}/btc.pt"):
         with pytest.raises(DataError, match=r"cannot download btc\.pt from http.*--chord-checkpoint PATH") as refusal:
             official_checkpoint(url, folder=tmp_path / "cache")
-        assert "--chords template" in str(refusal.value)
+        assert "--chords cnn" in str(refusal.value)
         assert "\n" not in str(refusal.value)
 
 

@@ -81,19 +81,19 @@ def test_the_likeliest_path_is_librosas(librosa: ModuleType, stay: float) -> Non
 
 def test_unknown_name_is_refused() -> None:
     for refuse in (load_recogniser, recogniser_revision):
-        with pytest.raises(DataError, match="no chord recogniser is called 'chordino': use one of btc, template"):
+        with pytest.raises(DataError, match="no chord recogniser is called 'chordino': use one of btc, cnn, template"):
             refuse("chordino")
 
 
 def test_template_takes_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no weights"):
+    with pytest.raises(DataError, match="takes no weights"):
         load_recogniser("template", tmp_path / "weights.pt")
 
 
 def test_revision_needs_neither_torch_nor_soxr() -> None:
     code = (
         "import sys; from m2e.extract.chords import recogniser_revision as r;"
-        "print(r('template') == '', r('btc').startswith('git-blob:'), {'torch', 'soxr', 'pooch'} & set(sys.modules))"
+        "print(r('template') == '', r('cnn')[:7], r('btc')[:9], {'torch', 'soxr', 'pooch'} & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "True True set()\n"
+    assert run.stdout == "True sha256: git-blob: set()\n"

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.music import write_songs
 
 from m2e.cache import ChordSequence, DataError, ExtractionConfig, TrackFeatures
@@ -28,6 +31,8 @@ from m2e.extract.plan import Task
 from m2e.extract.summary import Tally
 from m2e.extract.tiny import tiny_encoder_folder
 from m2e.extract.track import Models, PreparedTrack, extract_track
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -89,8 +94,6 @@ def test_segments_of_several_tracks_share_a_pass_and_each_gets_its_own_embedding
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_one_does() -> None:
-    import torch
-
     class Small(Passes):
         room = 2
 
@@ -216,6 +219,38 @@ def test_leaving_in_the_middle_ends_the_decoders_and_their_files(
     found.close()  # type: ignore[attr-defined]
     assert gpu._start_decoders.cache_info().currsize == 0
     assert set(tmp_path.iterdir()) == before
+
+
+RUN = """
+import sys
+from pathlib import Path
+from m2e.extract.engine import run_tasks
+from m2e.extract.gpu import extract_ahead
+from m2e.extract.pipeline import Extraction
+from m2e.extract.plan import Task
+from m2e.extract.track import Models
+from m2e.extract.workers import LocalWorkers
+
+class Staged(Extraction):
+    def _extract(self, tasks, spans):
+        yield from extract_ahead(tasks, self.models, spans)
+
+folder = Path(sys.argv[1])
+tasks = [Task(path.stem, path, 1) for path in sorted(folder.glob("[0-6].*"))]
+with LocalWorkers(2) as workers:
+    outcomes = list(run_tasks(Staged(eval(sys.argv[2]), folder / "cache"), tasks, workers))
+print(sorted(outcome for outcome in outcomes if isinstance(outcome, str)))
+"""
+
+
+def test_two_such_workers_end_in_peace(models: Models, tasks: list[Task], tmp_path: Path) -> None:
+    """Each has decoders of its own, processes of a process: nobody complains about what they leave."""
+    names = "from pathlib import PosixPath\nfrom m2e.cache import ExtractionConfig\n"
+    done = subprocess.run(
+        [sys.executable, "-c", names + RUN, str(tmp_path), repr(models)], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() == str(sorted("0123456")).split()
 
 
 def test_busy_is_counted_once_where_two_processes_overlap() -> None:
