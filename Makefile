@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python -m m2e.extract.demo --out demo/data
 	M2E_DATA=demo/data $(BIN)/m2e-extract --dataset demo-jamendo --dataset demo-deam --dataset demo-emomusic \
-		--dataset demo-pmemo --cache demo/features --encoder tiny --chords template --device cpu
+		--dataset demo-pmemo --cache demo/features --encoder tiny --chords cnn --device cpu
 	$(BIN)/m2e-train --datasets J,D,E,P --cache demo/features --out demo/runs/JDEP --epochs 50 --lr 3e-4 --device cpu
 
 lint: install

@@ -6,7 +6,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -56,13 +55,14 @@ def embed_tracks(
     waiting: dict[int, list[_Segment[T]]] = defaultdict(list)
     passes: deque[_Pass[T]] = deque()
     on_the_way = 0 if encoder.device == "cpu" else _ON_THE_WAY
+    zero = None if encoder.device == "cpu" else _Zero()
 
     def begin(length: int) -> None:
         if encoder.batch is None:
             encoder.batch = _fitting_batch(encoder, length)
         together = waiting[length][: encoder.batch]
         try:
-            passes.append(_Pass(encoder, together))
+            passes.append(_Pass(encoder, together, zero))
         except torch.OutOfMemoryError as error:
             if len(together) == 1:
                 raise DataError(_TOO_LITTLE.format(error)) from error
@@ -110,26 +110,27 @@ class _Segment(Generic[T]):
 class _Pass(Generic[T]):
     """Segments of one length that the network has been given; on a GPU it may still be at them."""
 
-    def __init__(self, encoder: Encoder, segments: Sequence[_Segment[T]]) -> None:
+    def __init__(self, encoder: Encoder, segments: Sequence[_Segment[T]], zero: _Zero | None) -> None:
+        """`zero`: of a GPU."""
         import torch
 
-        self._segments, self._gpu = segments, encoder.device != "cpu"
-        # Pinned memory is what a GPU copies from and to by itself.
-        waves = torch.empty(len(segments), len(segments[0].wave), pin_memory=self._gpu)
+        self._segments, self._zero = segments, zero
+        pinned = zero is not None  # what a GPU copies from and to by itself
+        waves = torch.empty(len(segments), len(segments[0].wave), pin_memory=pinned)
         for row, segment in zip(waves.numpy(), segments, strict=True):
             row[:] = segment.wave
         self._began = self._mark()
         with torch.inference_mode():
             means = encoder.network(waves.to(encoder.device, non_blocking=True))
-            self._means = torch.empty(means.shape, pin_memory=self._gpu).copy_(means, non_blocking=True)
+            self._means = torch.empty(means.shape, pin_memory=pinned).copy_(means, non_blocking=True)
         self._ended = self._mark()
 
     def finish(self, busy: Callable[[float, float], None]) -> Iterator[_Track[T]]:
         """Wait for the end; the tracks whose last segments these were."""
         began, ended = self._began, self._ended
-        if self._gpu:
+        if self._zero:
             ended.synchronize()
-            began, ended = _seconds(began), _seconds(ended)
+            began, ended = self._zero.seconds(began), self._zero.seconds(ended)
         busy(began, ended)
         for segment, means in zip(self._segments, self._means.numpy(), strict=True):
             segment.track.means[segment.number] = means
@@ -139,30 +140,28 @@ class _Pass(Generic[T]):
 
     def _mark(self) -> Any:
         """Now; on a GPU when it gets there."""
-        if not self._gpu:
-            return time.monotonic()
-        import torch
-
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
+        return _event() if self._zero else time.monotonic()
 
 
-@cache
-def _zero() -> tuple[Any, float]:
-    """A moment by the GPU's clock and by ours."""
+class _Zero:
+    """A moment by the GPU's clock and by ours; a new one now and then, since its clock counts in float32."""
+
+    def __init__(self) -> None:
+        self._event = _event()
+        self._event.synchronize()
+        self._then = time.monotonic()
+
+    def seconds(self, event: Any) -> float:
+        """When an event that is past was, in seconds of time.monotonic."""
+        return self._then + float(self._event.elapsed_time(event)) / 1e3
+
+
+def _event() -> Any:
     import torch
 
-    torch.cuda.synchronize()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
-    event.synchronize()
-    return event, time.monotonic()
-
-
-def _seconds(event: Any) -> float:
-    zero, then = _zero()
-    return then + float(zero.elapsed_time(event)) / 1e3
+    return event
 
 
 def _fitting_batch(encoder: Encoder, length: int) -> int:
@@ -173,7 +172,6 @@ def _fitting_batch(encoder: Encoder, length: int) -> int:
     """
     import torch
 
-    _zero()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     try:

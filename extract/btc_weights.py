@@ -63,7 +63,7 @@ def official_checkpoint(url: str = OFFICIAL_URL, blob: str = OFFICIAL_BLOB, fold
         except OSError as error:
             raise DataError(
                 f"cannot download {path.name} from {url} ({type(error).__name__}): fetch it elsewhere and pass "
-                "--chord-checkpoint PATH (to try m2e out without it: --chords template)"
+                "--chord-checkpoint PATH (to try m2e out without it: --chords cnn)"
             ) from error
     if git_blob_id(path.read_bytes()) != blob:
         path.unlink()

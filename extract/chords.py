@@ -1,4 +1,4 @@
-"""Chord recognisers by name: "btc", the paper's, and "template", which needs no weights."""
+"""Chord recognisers by name: "btc", the paper's; "cnn", its weights part of the package; "template", without any."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from m2e.cache.harmony import ChordSequence
 from m2e.extract.btc_weights import official_checkpoint, weights_revision
 
 SAMPLE_RATE = 22_050
-RECOGNISERS = ("btc", "template")
+RECOGNISERS = ("btc", "cnn", "template")
+CNN_WEIGHTS = Path(__file__).with_name("cnn.safetensors")
 
 
 class ChordRecogniser(Protocol):
@@ -39,12 +40,12 @@ def recogniser_revision(name: str, checkpoint: Path | None = None) -> str:
     if name == "btc":
         return weights_revision(checkpoint)
     if checkpoint is not None:
-        raise DataError("chord recogniser 'template' has no weights: leave out --chord-checkpoint")
-    return ""
+        raise DataError(f"chord recogniser {name!r} takes no weights: leave out --chord-checkpoint")
+    return weights_revision(CNN_WEIGHTS) if name == "cnn" else ""
 
 
 def fetch_recogniser(name: str, checkpoint: Path | None = None) -> Path | None:
-    """The file with a recogniser's weights, None where it has none; BTC's is downloaded on first use.
+    """The file with a recogniser's weights, None where it takes none; BTC's is downloaded on first use.
 
     Raises:
         DataError: it cannot be downloaded, or is not the published file.
@@ -65,6 +66,10 @@ def load_recogniser(name: str, checkpoint: Path | None = None, device: str = "cp
         from m2e.extract.btc import BTCRecogniser
 
         return BTCRecogniser(weights, revision, device)
+    if name == "cnn":
+        from m2e.extract.cnn import CNNRecogniser
+
+        return CNNRecogniser(CNN_WEIGHTS, revision)
     from m2e.extract.template import TemplateRecogniser
 
     return TemplateRecogniser()

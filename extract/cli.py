@@ -23,7 +23,7 @@ Examples:
   m2e-extract --dataset emomusic --root data/emomusic
   m2e-extract --dataset mtg-jamendo --root /music/mtg-jamendo --jobs 16
   m2e-extract --dataset deam --dataset pmemo
-  m2e-extract --dataset my-songs.csv --encoder tiny --chords template
+  m2e-extract --dataset my-songs.csv --encoder tiny --chords cnn
   m2e-extract --dataset mtg-jamendo --dry-run      how many hours, how long here, how large
   m2e-extract --dataset mtg-jamendo --shard 0/4      the first of four machines on one shared folder
   m2e-extract --dataset mtg-jamendo --scheduler tcp://10.0.0.1:8786      the workers of a Dask cluster
@@ -91,10 +91,10 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
 @click.option("--revision", metavar="COMMIT", help="Commit of the encoder on the hub, in place of the pinned one.")
 @click.option(
     "--chords",
-    type=click.Choice(["btc", "template"]),
+    type=click.Choice(["btc", "cnn", "template"]),
     default="btc",
     show_default=True,
-    help="Chord recogniser: BTC with its published weights, or templates, which need none.",
+    help="Chord recogniser: BTC with its published weights; a small network of ours, part of m2e; or templates.",
 )
 @click.option(
     "--chord-checkpoint",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from m2e.cache.schema import Precision
 
-TRY_OUT = "to try m2e without any weights: --encoder tiny --chords template"
+TRY_OUT = "to try m2e without any download: --encoder tiny --chords cnn"
 
 
 @dataclass(frozen=True)
