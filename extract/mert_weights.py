@@ -6,6 +6,7 @@ It loads as transformers' HubertModel, strictly and never by the remote code tha
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,10 @@ def load_mert(folder: Path, layers: Sequence[int], precision: Precision = "float
     if preprocessor.get("sampling_rate") != SAMPLE_RATE:
         raise DataError(f"{folder} expects {preprocessor.get('sampling_rate')} Hz, not MERT-v1's {SAMPLE_RATE} Hz")
     model, final_norm = load_hubert(folder, max(layers))
-    return MERT(model, layers, bool(preprocessor.get("do_normalize", True)), final_norm, precision)
+    network = MERT(model, layers, bool(preprocessor.get("do_normalize", True)), final_norm, precision)
+    del model
+    gc.collect()  # transformers' model has cycles, and would stay for a long time
+    return network
 
 
 def load_hubert(folder: Path, highest: int) -> tuple[HubertModel, bool]:
