@@ -43,8 +43,8 @@ def linear(data: EmotionData) -> Metrics:
     return tag_metrics(y["test"], scores(best, "test"))
 
 
-def train_and_compare(folder: Path, labels: Labels, config: TrainConfig, signal: float, segments: int) -> None:
-    """Assert that no score is more than .01 below the linear model's on features with the labels in them."""
+def shortfalls(folder: Path, labels: Labels, config: TrainConfig, signal: float, segments: int) -> NDArray[np.float64]:
+    """How far each score is below the linear model's, on features with the labels in them [shape=(scores,)]."""
     make_cache(folder / labels.dataset, labels, dim=32, signal=signal, segments=segments)
     (data,) = load_data(open_caches(folder, [labels.dataset]), config, torch.device("cpu"))
     (task,) = data.targets
@@ -56,11 +56,9 @@ def train_and_compare(folder: Path, labels: Labels, config: TrainConfig, signal:
         assert isinstance(ours, ValenceArousalMetrics)
         assert isinstance(theirs, ValenceArousalMetrics)
         pairs = [(ours.r2_valence, theirs.r2_valence), (ours.r2_arousal, theirs.r2_arousal)]
-    for our, their in pairs:
-        assert our is not None
-        assert their is not None
-        assert 0.5 < their < 0.98
-        assert our > their - 0.01
+    found = np.array(pairs, float)
+    assert ((found[:, 1] > 0.5) & (found[:, 1] < 0.98)).all()
+    return found[:, 1] - found[:, 0]
 
 
 CONFIG = TrainConfig.preset("paper", epochs=40, learning_rate=3e-4, batch_size=32)
@@ -68,12 +66,11 @@ CONFIG = TrainConfig.preset("paper", epochs=40, learning_rate=3e-4, batch_size=3
 
 @pytest.mark.parametrize(("tag_names", "signal"), [((), 0.3), (("a", "b", "c"), 0.3)])
 def test_synthetic_labels_are_found(tmp_path: Path, tag_names: tuple[str, ...], signal: float) -> None:
-    train_and_compare(tmp_path, make_labels("made", "", 2000, tag_names), CONFIG, signal, 1)
+    assert (shortfalls(tmp_path, make_labels("made", "", 2000, tag_names), CONFIG, signal, 1) < 0.01).all()
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(
     ("name", "signal", "segments", "config"),
     [
@@ -85,8 +82,12 @@ def test_synthetic_labels_are_found(tmp_path: Path, tag_names: tuple[str, ...], 
     ],
 )
 def test_real_labels_are_found(
-    tmp_path: Path, reference: Path, name: str, signal: float, segments: int, config: TrainConfig, seed: int
+    tmp_path: Path, reference: Path, name: str, signal: float, segments: int, config: TrainConfig
 ) -> None:
+    """Mean over three seeds."""
     splits = reference / "data" / "splits" / name
-    manifest = load(name, reference / "data" / name, splits if splits.is_dir() else None)
-    train_and_compare(tmp_path, manifest_labels(manifest), replace(config, seed=seed), signal, segments)
+    labels = manifest_labels(load(name, reference / "data" / name, splits if splits.is_dir() else None))
+    found = [
+        shortfalls(tmp_path / str(seed), labels, replace(config, seed=seed), signal, segments) for seed in range(3)
+    ]
+    assert (np.mean(found, axis=0) < 0.01).all()
