@@ -86,7 +86,9 @@ def scan(features: Path, config: ExtractionConfig, problems: Problems | None = N
         if again == names and opened.keys() | found.damaged.keys() >= set(names):
             break
         names = again
-    return _merge(features, [opened[path] for path in names if path in opened], rows.taken, problems)
+    parts = [opened[path] for path in names if path in opened]
+    del opened, names, again  # thousands of paths, while the next takes most memory
+    return _merge(features, parts, rows.taken, problems)
 
 
 class _GrowingTable:
@@ -99,7 +101,7 @@ class _GrowingTable:
         """Where the rows are from now on."""
         where = slice(self._n, self._n + len(table))
         if where.stop > len(self._rows):
-            self._rows.resize(where.stop * 9 // 8, refcheck=False)  # nobody else has it yet
+            self._rows.resize(where.stop * 33 // 32, refcheck=False)  # nobody else has it yet
         self._rows[where] = table
         self._n = where.stop
         return where
@@ -122,12 +124,17 @@ def _merge(
     # Ids are seldom as long as they may be, and are held three times here.
     ids = rows["id"].astype(f"S{max(1, np.char.str_len(rows['id']).max(initial=0))}")
     order = np.argsort(ids, kind="stable")
-    sorted_ids = ids[order]
-    new = np.append(np.ones(1, np.bool_), sorted_ids[1:] != sorted_ids[:-1])[: len(rows)]
+    new = np.ones(len(rows), np.bool_)
+    in_order = ids[order]
+    new[1:] = in_order[1:] != in_order[:-1]
+    del in_order
     first = order[new]
     row = np.empty(len(rows), np.int64)
-    row[order] = np.cumsum(new) - 1
+    place = np.cumsum(new, dtype=np.int64)
+    place -= 1
+    row[order] = place
     copies = order[~new]
+    del order, new, place
     differ = copies[(rows["digest"][copies] != rows["digest"][first[row[copies]]]).any(axis=1)]
     if problems is not None:
         problems.ambiguous.update(track_id.decode() for track_id in rows["id"][differ].tolist())
@@ -137,8 +144,10 @@ def _merge(
             f"{features}: track {rows['id'][differ[0]].decode()!r} has two different records, in {one} and {other}: "
             f"`m2e-cache repair {features.parent}` takes both out, then m2e-extract makes it again"
         )
-    for name in INDEX.names or ():
-        rows[name][: len(first)] = ids[first] if name == "id" else rows[name][first]
+    rows["id"][: len(first)] = ids[first]
+    del ids
+    for name in set(INDEX.names or ()) - {"id"}:
+        rows[name][: len(first)] = rows[name][first]
     return Catalogue(rows[: len(first)], files, stored_file[first], stored_file, row)
 
 
