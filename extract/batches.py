@@ -73,7 +73,7 @@ def embed_tracks(
     def finished(most: int) -> Iterator[tuple[T, NDArray[np.float32]]]:
         while len(passes) > most:
             for track in passes.popleft().finish(busy):
-                yield track.name, np.stack(track.means)
+                yield track.name, track.embeddings
 
     for name, segments in tracks:
         if not segments:
@@ -96,8 +96,15 @@ class _Track(Generic[T]):
     """A track whose segments are on their way."""
 
     def __init__(self, name: T, segments: int) -> None:
-        self.name, self.left = name, segments
-        self.means: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * segments
+        self.name, self.segments, self.left = name, segments, segments
+        self.embeddings = np.empty((0, 0, 0), np.float32)
+
+    def take(self, number: int, means: NDArray[np.float32]) -> None:
+        """One segment's. In one piece of memory: small ones, kept for long, would break up what passes need again."""
+        if self.left == self.segments:
+            self.embeddings = np.empty((self.segments, *means.shape), np.float32)
+        self.embeddings[number] = means
+        self.left -= 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +140,7 @@ class _Pass(Generic[T]):
             began, ended = self._zero.seconds(began), self._zero.seconds(ended)
         busy(began, ended)
         for segment, means in zip(self._segments, self._means.numpy(), strict=True):
-            segment.track.means[segment.number] = means
-            segment.track.left -= 1
+            segment.track.take(segment.number, means)
             if not segment.track.left:
                 yield segment.track
 
