@@ -64,7 +64,9 @@ def shortfalls(folder: Path, labels: Labels, config: TrainConfig, signal: float,
 CONFIG = TrainConfig.preset("paper", epochs=40, learning_rate=3e-4, batch_size=32)
 
 
-@pytest.mark.parametrize(("tag_names", "signal"), [((), 0.3), (("a", "b", "c"), 0.3)])
+@pytest.mark.parametrize(
+    ("tag_names", "signal"), [((), 0.3), pytest.param(("a", "b", "c"), 0.3, marks=pytest.mark.long)]
+)
 def test_synthetic_labels_are_found(tmp_path: Path, tag_names: tuple[str, ...], signal: float) -> None:
     assert (shortfalls(tmp_path, make_labels("made", "", 2000, tag_names), CONFIG, signal, 1) < 0.01).all()
 
