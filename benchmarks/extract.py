@@ -37,7 +37,7 @@ from m2e.cache import ChordSequence, ExtractionConfig, FeatureWriter, TrackFeatu
 from m2e.cache.schema import PRECISIONS, Precision
 from m2e.extract.encoders import load_encoder
 from m2e.extract.engine import run_tasks
-from m2e.extract.gpu import Busy, extract_ahead
+from m2e.extract.gpu import SHARING, Busy, extract_ahead
 from m2e.extract.pipeline import Extraction
 from m2e.extract.plan import Task
 from m2e.extract.summary import Tally
@@ -339,13 +339,13 @@ def gpu(tracks: int, jobs: int, device: str, precisions: tuple[Precision, ...]) 
         segment = [np.random.default_rng(0).standard_normal(SEGMENT, np.float32)]
         exact = load_models(on_cpu)[0].embed(segment)
         for precision in precisions:
-            models = replace(make_checkpoints(folder, precision), device=device, decoders=-(-jobs // 2))
+            models = replace(make_checkpoints(folder, precision), device=device, decoders=jobs)
             tasks = [
                 Task(f"{i:04d}", song.path, song.path.stat().st_size)
                 for i, song in zip(range(tracks), cycle(songs), strict=False)
             ]
             tally, started = Tally(), time.perf_counter()
-            with LocalWorkers(2) as workers:
+            with LocalWorkers(SHARING) as workers:
                 for outcome in run_tasks(Staged(models, folder / precision), tasks, workers):
                     if isinstance(outcome, Busy):
                         tally.spans += outcome.spans

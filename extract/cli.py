@@ -257,7 +257,7 @@ def main(
             source,
             chord_checkpoint,
             device,
-            decoders=-(-(jobs or 0) // 2),  # for each of the two processes that share a GPU
+            decoders=jobs or 0,
             elsewhere=bool(scheduler),
             events=events,
         )

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 def on_this_machine(jobs: int | None, models: Models) -> AbstractContextManager[Engine]:
-    """`jobs` processes (None: one a core) that run `models`; on a GPU two, which take turns (`m2e.extract.gpu`)."""
+    """`jobs` processes (None: one a core) that run `models`; on a GPU the few that share it (`m2e.extract.gpu`)."""
     from joblib import cpu_count
 
+    from m2e.extract.gpu import SHARING
     from m2e.extract.workers import LocalWorkers
 
-    return LocalWorkers(2 if models.device == "cuda" else jobs or cpu_count())
+    return LocalWorkers(SHARING if models.device == "cuda" else jobs or cpu_count())
 
 
 def on_cluster(

@@ -1,7 +1,7 @@
 """Extraction where there is a GPU: other processes decode ahead of it, so that it need not wait.
 
 Whoever has the GPU takes prepared tracks from its own decoders, collects segments of several tracks into batches, and
-hands the next batch over before the last is back. Two such processes share a GPU (`m2e.extract.engines`): while one
+hands the next batch over before the last is back. Several such processes share a GPU (`m2e.extract.engines`): while one
 seals its tracks and fills up again, the other computes.
 """
 
@@ -25,8 +25,10 @@ from m2e.extract.plan import Task
 from m2e.extract.track import Models, PreparedTrack, encoder_of, prepare_track, recogniser_of
 from m2e.extract.workers import LocalWorkers
 
-# More of them prepare more than a GPU takes, at 0.1 s of a core for a segment of 30 s; and each takes memory.
-_MOST_DECODERS = 16
+# Processes that share a GPU, and the decoders of its machine.
+SHARING = 2
+# More decoders prepare more than a GPU takes, at 0.1 s of a core for a segment of 30 s; and each takes memory.
+_MOST_DECODERS = 32
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def extract_ahead(
         DataError: a model cannot be loaded, there is no room for waves, or decoders cannot live.
     """
     encoder = encoder_of(models)
-    decoders = _start_decoders(models.decoders or min(_MOST_DECODERS, -(-cpu_count() // 2)))
+    decoders = _start_decoders(-(-(models.decoders or min(_MOST_DECODERS, cpu_count())) // SHARING))
     folder = handover_folder()
     try:
         found = run_tasks(_Preparation(replace(models, device="cpu"), folder), tasks, decoders, largest_batch=1)

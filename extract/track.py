@@ -27,7 +27,7 @@ class Models:
         encoder_folder: the encoder's files.
         chord_checkpoint: the chord recogniser's weights, None when it has none.
         device: "cpu" or "cuda".
-        decoders: processes that decode for each that has a GPU; 0: half as many as there are cores, at most 16.
+        decoders: processes that decode for a GPU; 0: one a core of its machine, at most 32.
     """
 
     config: ExtractionConfig

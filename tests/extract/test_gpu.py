@@ -48,7 +48,7 @@ def models() -> Models:
     source = find_encoder("tiny")
     assert source.folder is not None
     config = ExtractionConfig(source.name, source.revision, chords="template", tail="keep", min_tail_seconds=0.5)
-    return Models(replace(config, segment_seconds=1.0), source.folder, None, "cpu", decoders=2)
+    return Models(replace(config, segment_seconds=1.0), source.folder, None, "cpu", decoders=2 * gpu.SHARING)
 
 
 @pytest.fixture
