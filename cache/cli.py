@@ -168,12 +168,11 @@ def pack(folder: Path, features: str | None, break_lock: bool) -> None:
 
     The same tracks give the same bytes. Others may extract and train meanwhile; a kill loses nothing.
     """
-    from m2e.cache.folders import features_folders, read_config
+    from m2e.cache.folders import features_folders
     from m2e.cache.pack import pack
-    from m2e.cache.reader import scan
 
     for group in features_folders(folder, features):
-        with counting("packing", len(scan(group, read_config(group)).index), "tracks") as advance:
+        with counting("packing", None, "tracks") as advance:
             done = pack(group, break_lock=break_lock, advance=advance)
         say(
             f"{group}: {done.tracks} tracks in {done.packs} packs ({done.written} new, {done.removed} files replaced). "

@@ -109,14 +109,14 @@ device_option = click.option(
 
 
 @contextmanager
-def counting(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A `progress_bar` of one task; call what it gives with how many are newly done."""
+def counting(description: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
+    """A `progress_bar` of one task; call what it gives with how many are newly done, and with the total once known."""
     with progress_bar(unit) as progress:
         task = progress.add_task(description, total=total, rate=0.0)
         started = time.monotonic()
 
-        def advance(newly: int) -> None:
-            progress.advance(task, newly)
+        def advance(newly: int, total: int | None = None) -> None:
+            progress.update(task, advance=newly, total=total)
             done = progress.tasks[task].completed
             progress.update(task, rate=done / max(time.monotonic() - started, 1e-9))
 

@@ -37,7 +37,9 @@ class Packed:
     removed: int
 
 
-def pack(features: Path, *, break_lock: bool = False, advance: Callable[[int], None] = lambda tracks: None) -> Packed:
+def pack(
+    features: Path, *, break_lock: bool = False, advance: Callable[[int, int], None] = lambda tracks, total: None
+) -> Packed:
     """Put the shards of a features folder into packs of up to 1,024 tracks in order of their ids.
 
     The same tracks give the same packs, byte for byte, whatever the order and number of the writers. Identical
@@ -46,7 +48,7 @@ def pack(features: Path, *, break_lock: bool = False, advance: Callable[[int], N
     Args:
         features: the folder of one group of settings, such as ``features/deam/features-0123456789abcdef``.
         break_lock: take pack.lock whoever holds it.
-        advance: called with the number of tracks that were just put into packs.
+        advance: called with the number of tracks that were just put into packs, and that of all.
 
     Raises:
         DataError: somebody else packs, a file is damaged, a track has two different records, or the disk is full.
@@ -72,7 +74,7 @@ def pack(features: Path, *, break_lock: bool = False, advance: Callable[[int], N
                 done = {number for number in done if catalogue.files[number].path != path}
             _remove(catalogue, done)
             removed += len(done)
-            advance(stop - start)
+            advance(stop - start, len(catalogue.index))
         return Packed(len(catalogue.index), len(bounds), written, removed)
 
 
