@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +84,6 @@ def _connected(scheduler: str) -> Iterator[Client]:
         kind, _, count = scheduler.partition(":")
         if kind == "local":
             options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-            resource_tracker.ensure_running()  # which lets interrupts through again, in the thread that starts it
             with without_interrupts():
                 address = stack.enter_context(LocalCluster(n_workers=int(count), **options))
         try:

@@ -19,9 +19,10 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from functools import partial
+from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
@@ -57,12 +58,11 @@ class LocalWorkers:
         slot = self._free.pop(0)
         self._note(slot, clear=True)
         work = partial(_work, function, batch, self._notes.name, slot)
-        with without_interrupts():
-            try:
-                future = self._pool(slot).submit(work)
-            except BrokenExecutor:  # it died while it had nothing to do
-                self._end(slot)
-                future = self._pool(slot).submit(work)
+        try:
+            future = self._start(slot, work)
+        except BrokenExecutor:  # it died while it had nothing to do
+            self._end(slot)
+            future = self._start(slot, work)
         self._busy[future] = (slot, batch)
 
     def collect(self) -> Returned[Any, Any]:
@@ -79,6 +79,11 @@ class LocalWorkers:
             cause = re.search(r"\b(SIG[A-Z0-9]+|EXIT)\(", str(error))
             return Returned(batch, self._note(slot)[1], None, cause[1] if cause else "unknown cause")
         return Returned(batch, begun, outcomes)
+
+    def _start(self, slot: int, work: Callable[[], tuple[int, Sequence[Any]]]) -> Future[tuple[int, Sequence[Any]]]:
+        pool = self._pool(slot)
+        with without_interrupts():
+            return pool.submit(work)
 
     def _pool(self, slot: int) -> Executor:
         if slot not in self._pools:
@@ -142,6 +147,7 @@ def without_interrupts() -> Iterator[None]:
 
     It reaches every process of the terminal, but the parent alone decides what follows, and tells its workers.
     """
+    resource_tracker.ensure_running()  # starting it later would let interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -157,12 +157,32 @@ def start(folder: Path, seconds: float) -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", FOLLOWER, str(folder), str(seconds)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for_items(process, folder, 6)
+    return process
+
+
+def wait_for_items(process: "subprocess.Popen[str]", folder: Path, number: int) -> None:
     deadline = time.monotonic() + 60
-    while len(list(folder.glob("begun-*"))) < 6:
+    while len(list(folder.glob("begun-*"))) < number:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return process
+
+
+def processes_of(folder: Path) -> set[int]:
+    return {int(name) for path in folder.glob("begun-*") for name in path.read_text().splitlines()}
+
+
+def test_interrupts_from_the_terminal_are_for_the_parent_alone(tmp_path: Path) -> None:
+    process = start(tmp_path, 0.05)
+    workers = processes_of(tmp_path)
+    for worker in workers:  # the first is started along with processes that let signals through
+        os.kill(worker, signal.SIGINT)
+    wait_for_items(process, tmp_path, len(list(tmp_path.glob("begun-*"))) + 20)
+    assert processes_of(tmp_path) == workers
+    assert len(workers) == 2
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
 
 
 def alive(process: int) -> bool:
@@ -177,7 +197,7 @@ def alive(process: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_workers_seal_and_end_with_their_parent(tmp_path: Path, number: signal.Signals) -> None:
     process = start(tmp_path, 0.05)
-    workers = {int(name) for path in tmp_path.glob("begun-*") for name in path.read_text().splitlines()}
+    workers = processes_of(tmp_path)
     process.send_signal(number)
     process.communicate(timeout=30)
     deadline = time.monotonic() + 30
