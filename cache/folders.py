@@ -75,8 +75,13 @@ def read_config(features: Path) -> ExtractionConfig:
 
 def feature_files(features: Path) -> list[Path]:
     """The feature files of a features folder, sorted by name; none where the folder is not there yet."""
+    return [features / name for name in feature_names(features)]
+
+
+def feature_names(features: Path) -> list[str]:
+    """Their names, which take a fifth of the memory: a million new tracks are in thousands of files."""
     try:
-        names = os.listdir(features)  # noqa: PTH208 - of a million tracks: names are enough
+        names = os.listdir(features)  # noqa: PTH208 - see above
     except FileNotFoundError:
         return []
-    return [features / name for name in sorted(names) if name.startswith(("shard-", "pack-")) and name.endswith(".h5")]
+    return sorted(name for name in names if name.startswith(("shard-", "pack-")) and name.endswith(".h5"))

@@ -137,14 +137,15 @@ def _gather(catalogue: Catalogue, rows: NDArray[np.int64]) -> Records:
 
 def _bounds(catalogue: Catalogue) -> list[tuple[int, int]]:
     """Rows of the catalogue that make a pack each, which depend on the tracks alone."""
-    size = [2 * shape[0] * shape[1] for shape in (file.shape for file in catalogue.files)]
+    size = np.array([2 * file.shape[0] * file.shape[1] for file in catalogue.files], np.int64)
+    end = np.cumsum(catalogue.index["segments"] * size[catalogue.file])
     bounds, start, held = [], 0, 0
-    for row, its in enumerate((catalogue.index["segments"] * np.array(size, np.int64)[catalogue.file]).tolist()):
-        if row > start and (row - start == PACK_TRACKS or held + its > PACK_BYTES):
-            bounds.append((start, row))
-            start, held = row, 0
-        held += its
-    return [*bounds, (start, len(catalogue.index))] if len(catalogue.index) else []
+    while start < len(end):
+        fits = int(np.searchsorted(end, held + PACK_BYTES, "right"))
+        stop = min(max(fits, start + 1), start + PACK_TRACKS, len(end))
+        bounds.append((start, stop))
+        start, held = stop, int(end[stop - 1])
+    return bounds
 
 
 def _already_packed(catalogue: Catalogue, bounds: list[tuple[int, int]]) -> dict[tuple[int, int], int]:

@@ -23,30 +23,39 @@ _MAX_TRACKS = 65_536
 _RUN_BYTES = 1 << 19
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FeatureFile:
     """Where the data of a feature file lies.
 
     Attributes:
-        path: the file.
+        folder, name: the file.
         embeddings, chords: offsets of the two datasets, bytes.
         n_segments, n_chords: their lengths.
         shape: of a segment, (layers, dim).
     """
 
-    path: Path
+    folder: Path
+    name: str
     embeddings: int
     chords: int
     n_segments: int
     n_chords: int
     shape: tuple[int, int]
 
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.folder / self.name
 
-def open_features(path: Path, config: ExtractionConfig, damaged: bool = False) -> tuple[FeatureFile, NDArray[Any]]:
+
+def open_features(
+    features: Path, name: str, config: ExtractionConfig, damaged: bool = False
+) -> tuple[FeatureFile, NDArray[Any]]:
     """What a feature file holds: where its data lies and its index [shape=(T,), dtype=INDEX].
 
     Args:
-        path: the file.
+        features: the folder.
+        name: of the file in it.
         config: the settings of its folder.
         damaged: leave the index unchecked, to see what can be saved; each record has to be checked then.
 
@@ -54,6 +63,7 @@ def open_features(path: Path, config: ExtractionConfig, damaged: bool = False) -
         FileNotFoundError: the file is gone, as when a packer has just replaced it.
         DataError: the file is damaged or hostile, or was made with other settings than `config`.
     """
+    path = features / name
     contents = inspect(path, SCHEMA, ("fingerprint",))
     fingerprint = contents.attributes.get("fingerprint")
     if fingerprint is None or fingerprint.shape or int(fingerprint) != int(config.fingerprint, 16):
@@ -65,7 +75,8 @@ def open_features(path: Path, config: ExtractionConfig, damaged: bool = False) -
     if contents.blocks["index"].shape[0] > _MAX_TRACKS:
         raise DataError(f"{path} lists more than {_MAX_TRACKS} tracks, which no cache file does: {_repair(path)}")
     index = contents.read("index")
-    file = FeatureFile(path, embeddings.offset, chords.offset, embeddings.shape[0], chords.shape[0], (layers, dim))
+    where, lengths = (embeddings.offset, chords.offset), (embeddings.shape[0], chords.shape[0])
+    file = FeatureFile(features, name, *where, *lengths, (layers, dim))
     if not damaged:
         _check_index(file, index)
     return file, index
@@ -172,7 +183,7 @@ def _fill(raw: io.FileIO, memory: memoryview, source: int, start: int, stop: int
 
 def read_file(path: Path, config: ExtractionConfig) -> tuple[Records, NDArray[np.bool_]]:
     """All tracks of a feature file, and whether each is as it was written; raises as `open_features` and OSError."""
-    file, index = open_features(path, config)
+    file, index = open_features(path.parent, path.name, config)
     records = Records(index, np.empty((file.n_segments, *file.shape), "<f2"), np.empty(file.n_chords, CHORD))
     starts = (index[first].astype(np.int64) for first in ("first_segment", "first_chord"))
     return records, read_tracks(file, index, records, *starts)

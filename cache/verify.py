@@ -78,7 +78,7 @@ def sound_records(path: Path, config: ExtractionConfig) -> tuple[list[Records], 
     A file whose form is damaged gives nothing.
     """
     try:
-        file, index = open_features(path, config, damaged=True)
+        file, index = open_features(path.parent, path.name, config, damaged=True)
     except (DataError, OSError):
         return [], ()
     good: dict[bytes, Records] = {}

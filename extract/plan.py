@@ -89,7 +89,7 @@ def make_plan(
 
     Args:
         manifest: the data set.
-        index: the tracks in the cache [shape=(T,), dtype=m2e.cache.layout.INDEX].
+        index: the tracks in the cache, as `Catalogue.index`.
         failures: the latest failure of tracks that are not in the cache.
         selection: which tracks.
         compared: told how many files, of how many, `check_audio` has read.

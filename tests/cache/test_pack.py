@@ -14,6 +14,7 @@ from support.caches import CONFIG, make_cache, make_labels, random_track
 
 from m2e.cache import DataError, FeatureCache, FeatureWriter
 from m2e.cache import pack as packing
+from m2e.cache.catalogue import scan
 from m2e.cache.folders import feature_files, features_folder
 from m2e.cache.lock import LOCK_FILE, pack_lock
 from m2e.cache.pack import forget, pack
@@ -75,6 +76,17 @@ def test_long_tracks_make_smaller_packs(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(packing, "PACK_BYTES", 1)  # less than any track: a track a pack
     pack(features)
     assert len(feature_files(features)) == 12
+
+
+@pytest.mark.parametrize("widths", [(2, 16, 17, 33, 64), (64, 2), (2, 3)])
+def test_ids_of_any_length_stay_whole(tmp_path: Path, widths: tuple[int, ...]) -> None:
+    ids = sorted(f"t{i:0{width - 1}d}" for width in widths for i in range(4))
+    features = write(tmp_path, ids, at_once=1)  # files are scanned in the order of their digests: in none
+    for _ in range(2):
+        index = scan(features, CONFIG).index
+        assert [track_id.decode() for track_id in index["id"].tolist()] == ids
+        assert index["segments"].tolist() == [1 + int(track_id[1:]) % 3 for track_id in ids]
+        assert pack(features).tracks == len(ids)  # every record is read and its digest compared
 
 
 def test_packing_changes_nothing_for_a_reader_that_is_open(tmp_path: Path) -> None:
