@@ -5,8 +5,10 @@ are started and how their death shows (`m2e.extract.workers` for the processes o
 rest: how large a batch is, what is done again, and which item is to blame.
 
 A batch is sealed by the function before it returns, so what has returned is durable and results stay small. When a
-worker dies, its batch alone is done again, but for the item that it was working on: that one is a suspect, tried once
-more when everything else is done and nothing else runs, and given up if its worker dies again.
+worker dies, its batch alone is done again, but for the item that it took last: that one is a suspect, tried once more
+when everything else is done and nothing else runs, and given up if its worker dies again. What it had taken before is
+handed out one by one, since a function may take items before it works on them (`m2e.extract.gpu`): who was to blame
+shows then.
 """
 
 from __future__ import annotations
@@ -42,8 +44,7 @@ class Returned(Generic[Item, Outcome]):
 
     Attributes:
         batch: the items handed out.
-        begun: how many of them, from the first, the worker began; where it died, 0 if it was at none (it loaded, or
-            sealed).
+        begun: how many of them, from the first, the worker took.
         outcomes: what the function returned for those; None when the worker died.
         death: how it died, such as "SIGKILL"; "" when it did not.
     """
@@ -99,21 +100,23 @@ def run_tasks(
     Raises:
         DataError: workers die before they begin anything; or as `function`.
     """
-    again, suspects, source = deque[Item](), list[Item](), iter(items)
+    again, alone, suspects, source = deque[Item](), deque[Item](), list[Item](), iter(items)
     left = length_hint(items, sys.maxsize)
     suspected: set[Item] = set()
     running = done = deaths_at_start = 0
 
     def take() -> list[Item]:
+        if alone:
+            return [alone.popleft()]
         # Small at first, so that news comes soon, and at the end, so that all workers end together.
         size = max(1, min(largest_batch, done // (2 * engine.width), left // (2 * engine.width)))
         batch = [again.popleft() for _ in range(min(size, len(again)))]
         return batch + list(islice(source, size - len(batch)))
 
-    def put_back(items: Sequence[Item]) -> None:
+    def put_back(items: Sequence[Item], queue: deque[Item]) -> None:
         nonlocal left
         left += len(items)
-        again.extendleft(reversed(items))
+        queue.extendleft(reversed(items))
 
     while True:
         while running < engine.width and (batch := take()):
@@ -130,14 +133,11 @@ def run_tasks(
         if back.outcomes is not None:
             deaths_at_start = 0
             done += back.begun
-            put_back(back.batch[back.begun :])
+            put_back(back.batch[back.begun :], again)
             yield from back.outcomes
             continue
-        culprit = back.batch[back.begun - 1] if back.begun else None
-        others = [item for item in back.batch if item is not culprit]
-        suspects += [item for item in others if item in suspected]
-        put_back([item for item in others if item not in suspected])
-        if culprit is None:
+        put_back(back.batch[back.begun :], again)
+        if not back.begun:
             deaths_at_start += 1
             if deaths_at_start >= _DEATHS_AT_START * engine.width:
                 raise DataError(
@@ -145,6 +145,8 @@ def run_tasks(
                     "committed is safe: run the same command again with a smaller --jobs"
                 )
         else:
+            *others, culprit = back.batch[: back.begun]
+            put_back(others, alone)
             final = culprit in suspected
             if not final:
                 suspected.add(culprit)

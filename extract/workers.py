@@ -210,7 +210,6 @@ def _work(
             begun += 1
             note(begun)
             yield item
-        note(0)  # from here on the function seals, and no item is to blame
 
     try:
         _State.working = True

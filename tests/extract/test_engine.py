@@ -74,6 +74,25 @@ def test_a_deadly_item_is_given_up_after_two_deaths_and_costs_nobody_else(
     assert len(begun(tmp_path, 7)) == 2
 
 
+@dataclass(frozen=True)
+class TakesAllFirst:
+    """What it takes is not what it works on."""
+
+    square: Square
+
+    def __call__(self, items: Iterator[int]) -> list[int]:
+        return self.square(iter(list(items)))
+
+
+def test_an_item_that_kills_long_after_it_was_taken_costs_nobody_else(tmp_path: Path) -> None:
+    with LocalWorkers(2) as workers:
+        outcomes = list(run_tasks(TakesAllFirst(Square(tmp_path, frozenset({25}))), range(60), workers))
+    final = [outcome.item for outcome in outcomes if isinstance(outcome, Lost) and outcome.final]
+    assert final == [25]
+    assert sorted(o for o in outcomes if not isinstance(o, Lost)) == [i * i for i in range(60) if i != 25]
+    assert len(begun(tmp_path, 25)) <= 3
+
+
 def test_workers_killed_from_outside_lose_nothing(tmp_path: Path) -> None:
     outcomes: list[Any] = []
     with LocalWorkers(2) as workers:
