@@ -212,7 +212,7 @@ def failures(folder: Path, features: str | None, as_json: bool) -> None:
     from m2e.cache.reader import scan
 
     group = one_features_folder(folder, features)
-    done = [track_id.decode() for track_id in scan(group, read_config(group)).index["id"].tolist()]
+    done = (track_id.decode() for track_id in scan(group, read_config(group)).index["id"])
     found = read_failures(group, done=done)
     if as_json:
         click.echo(json.dumps([asdict(failure) for failure in found.values()], indent=2))

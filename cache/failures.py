@@ -64,7 +64,6 @@ def read_failures(folder: Path, done: Iterable[str] = ()) -> dict[str, Failure]:
 
     A kill can leave half a line at the end of a file: it is a note lost, not a cache lost.
     """
-    finished = set(done)
     failures: dict[str, Failure] = {}
     for path in sorted(folder.glob("failures-*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -73,6 +72,8 @@ def read_failures(folder: Path, done: Iterable[str] = ()) -> dict[str, Failure]:
             except (ValueError, TypeError):
                 continue
             earlier = failures.get(failure.track_id)
-            if failure.track_id not in finished and (earlier is None or failure.attempts >= earlier.attempts):
+            if earlier is None or failure.attempts >= earlier.attempts:
                 failures[failure.track_id] = failure
+    for track_id in done if failures else ():
+        failures.pop(track_id, None)
     return failures

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.failures import Failure
@@ -94,14 +95,14 @@ def make_plan(
         selection: which tracks.
         compared: told how many files, of how many, `check_audio` has read.
     """
-    row = {track_id.decode(): i for i, track_id in enumerate(index["id"].tolist())}
-    sizes = index["audio_bytes"].tolist()
     tasks: list[Task] = []
-    kept: list[Task] = []
+    done: list[Track] = []
+    again: list[Task] = []
+    changed: list[str] = []
     missing: list[Track] = []
     failed: dict[str, Failure] = {}
     with_audio = 0
-    for track in manifest.tracks:
+    for track, row in zip(manifest.tracks, _rows(manifest.tracks, index), strict=True):
         if with_audio == selection.limit:
             break
         mine = track.track_id in selection.part
@@ -114,49 +115,70 @@ def make_plan(
                 missing.append(track)
             continue
         with_audio += 1
-        earlier = failures.get(track.track_id)
-        task = Task(track.track_id, track.audio_path.absolute(), size, earlier.attempts if earlier else 0)
         if not mine:
             continue
-        if track.track_id in row:
-            kept.append(task)
-        elif earlier and earlier.audio_bytes == size and not (selection.retry_failed or selection.overwrite):
+        if row >= 0:
+            if index["audio_bytes"][row] != size:
+                changed.append(track.track_id)
+            elif not selection.overwrite:
+                done.append(track)
+                continue
+            again.append(_task(track, size))
+            continue
+        earlier = failures.get(track.track_id)
+        if earlier and earlier.audio_bytes == size and not (selection.retry_failed or selection.overwrite):
             failed[track.track_id] = earlier
         else:
-            tasks.append(task)
-    changed = [task.track_id for task in kept if sizes[row[task.track_id]] != task.audio_bytes]
+            tasks.append(_task(track, size, earlier.attempts if earlier else 0))
     if selection.check_audio:
-        digests = [index["audio_sha256"][row[task.track_id]].tobytes() for task in kept]
-        changed = _changed(kept, digests, compared)
-    again = set(changed)
-    replaced = [task for task in kept if selection.overwrite or task.track_id in again]
+        rows = _rows(done, index)
+        others = _changed([track.audio_path for track in done], index["audio_sha256"][rows], compared)
+        again += [_task(done[i], int(index["audio_bytes"][rows[i]])) for i in others]
+        changed += [done[i].track_id for i in others]
+        for i in reversed(others):
+            del done[i]
     return Plan(
-        tasks=(*tasks, *replaced),
-        done=tuple(task.track_id for task in kept if not selection.overwrite and task.track_id not in again),
+        tasks=(*tasks, *again),
+        done=tuple(track.track_id for track in done),
         missing=tuple(missing),
         failed=failed,
         changed=tuple(changed),
-        replaced=tuple(task.track_id for task in replaced),
+        replaced=tuple(task.track_id for task in again),
     )
 
 
-def _changed(tasks: Sequence[Task], digests: Sequence[bytes], compared: Callable[[int, int], None]) -> list[str]:
-    """Ids of the tracks whose file has another digest, or can no longer be read."""
+def _task(track: Track, size: int, attempts: int = 0) -> Task:
+    return Task(track.track_id, track.audio_path.absolute(), size, attempts)
 
-    def differs(task: Task, digest: bytes) -> bool:
+
+def _rows(tracks: Sequence[Track], index: NDArray[Any]) -> NDArray[np.int64]:
+    """Row of each track in the index, -1 where it is not there; without a dictionary of a million ids."""
+    if not len(index) or not tracks:
+        return np.full(len(tracks), -1)
+    longest = max(len(track.track_id.encode()) for track in tracks)
+    ids = np.fromiter((track.track_id.encode() for track in tracks), f"S{longest}", len(tracks))
+    rows = np.searchsorted(index["id"], ids)
+    rows[rows == len(index)] = 0
+    return np.where(index["id"][rows] == ids, rows, -1)
+
+
+def _changed(paths: Sequence[Path], digests: NDArray[np.uint8], compared: Callable[[int, int], None]) -> list[int]:
+    """Which files have another digest, or can no longer be read."""
+
+    def differs(path: Path, digest: NDArray[np.uint8]) -> bool:
         try:
-            with task.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").digest() != digest
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest() != digest.tobytes()
         except OSError:
             return True
 
-    changed: list[str] = []
+    others: list[int] = []
     pool = ThreadPoolExecutor()  # hashing releases the interpreter
     try:
-        for done, (task, another) in enumerate(zip(tasks, pool.map(differs, tasks, digests), strict=True), start=1):
+        for i, another in enumerate(pool.map(differs, paths, digests)):
             if another:
-                changed.append(task.track_id)
-            compared(done, len(tasks))
+                others.append(i)
+            compared(i + 1, len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-    return changed
+    return others

@@ -143,7 +143,7 @@ class Session:
 
     def _plan(self) -> Plan:
         index = self._index()
-        failures = read_failures(self.features, done=(track_id.decode() for track_id in index["id"].tolist()))
+        failures = read_failures(self.features, done=(track_id.decode() for track_id in index["id"]))
         plan = partial(make_plan, self.manifest, index, failures, self.selection)
         if not self.selection.check_audio:
             return plan()
