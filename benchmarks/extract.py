@@ -255,7 +255,7 @@ def _print_row(stage: str, ours: float, theirs: float) -> None:
 @main.command()
 @click.option("--tracks", default=100, show_default=True, help="Of 30 s.")
 @click.option("--minutes", default=60, show_default=True, help="Length of the long file.")
-@click.option("--chords", type=click.Choice(["btc", "template"]), default="btc", show_default=True)
+@click.option("--chords", type=click.Choice(["btc", "cnn", "template"]), default="btc", show_default=True)
 def memory(tracks: int, minutes: int, chords: str) -> None:
     """Print the resident memory of one worker over many tracks, and over one long file."""
     with tempfile.TemporaryDirectory() as name:
@@ -279,8 +279,8 @@ def memory(tracks: int, minutes: int, chords: str) -> None:
 def worker(folder: Path, chords: str, tracks: int, file: str) -> None:
     """A process as `m2e-extract --jobs` starts them."""
     models = make_checkpoints(folder, "float32")
-    if chords == "template":
-        models = replace(models, config=replace(models.config, chords="template"), chord_checkpoint=None)
+    if chords != "btc":
+        models = replace(models, config=replace(models.config, chords=chords), chord_checkpoint=None)
     for i in range(tracks):
         features = extract_track(str(i), folder / file, models)
         if i + 1 in (1, 5, 10, 20, 50, tracks):
