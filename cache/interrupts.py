@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+# Until a signal whose exception was lost is sent once more: by then what swallowed it has mostly ended.
+_AGAIN_SECONDS = 0.01
 
 
 class _Terminated(BaseException):
@@ -28,6 +34,17 @@ def interruptible(farewell: Callable[[], None]) -> Iterator[None]:
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, _raise_terminated)
+    report_lost = sys.unraisablehook
+
+    def send_again(lost: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised in a finalizer or a callback, wherever a signal happens to find one."""
+        if isinstance(lost.exc_value, KeyboardInterrupt | _Terminated):
+            number = signal.SIGINT if isinstance(lost.exc_value, KeyboardInterrupt) else signal.SIGTERM
+            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+        else:
+            report_lost(lost)
+
+    sys.unraisablehook = send_again
     try:
         yield
     except (KeyboardInterrupt, _Terminated) as interruption:
@@ -38,5 +55,6 @@ def interruptible(farewell: Callable[[], None]) -> Iterator[None]:
         farewell()
         raise SystemExit(130 if isinstance(interruption, KeyboardInterrupt) else 143) from None
     finally:
+        sys.unraisablehook = report_lost
         for number, handler in handlers.items():
             signal.signal(number, handler)

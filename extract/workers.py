@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import struct
+import sys
 import tempfile
 import threading
 import time
@@ -169,7 +170,14 @@ class _State:
 def _begin(parent: int) -> None:
     """Set up a new worker process."""
     signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = partial(_report_lost, sys.unraisablehook)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _report_lost(report: Callable[[sys.UnraisableHookArgs], object], lost: sys.UnraisableHookArgs) -> None:
+    """Say what was raised where nothing can be, but for the order to end, which is known without."""
+    if not isinstance(lost.exc_value, _Stopped):
+        report(lost)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
