@@ -42,6 +42,7 @@ def train(cache: Path, out: Path, *options: str) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.timeout(900)  # four commands, a minute on a quiet machine
 def test_the_whole_road_and_training_without_the_audio(tmp_path: Path) -> None:
     for folder in make_demo(tmp_path / "data", scale=0.05, jobs=1):
         assert (folder / "manifest.csv").is_file()
