@@ -199,8 +199,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--tracks", default=2, show_default=True, help="Of 60 to 100 s.")
-@click.option("--repeats", default=3, show_default=True)
+@click.option("--tracks", type=click.IntRange(1), default=2, show_default=True, help="Of 60 to 100 s.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--eager", is_flag=True, help="Attention of the plain way as the released code has it, not fused.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
 def speed(tracks: int, repeats: int, eager: bool, precision: Precision) -> None:
@@ -253,8 +253,8 @@ def _print_row(stage: str, ours: float, theirs: float) -> None:
 
 
 @main.command()
-@click.option("--tracks", default=100, show_default=True, help="Of 30 s.")
-@click.option("--minutes", default=60, show_default=True, help="Length of the long file.")
+@click.option("--tracks", type=click.IntRange(1), default=100, show_default=True, help="Of 30 s.")
+@click.option("--minutes", type=click.IntRange(1), default=60, show_default=True, help="Length of the long file.")
 @click.option("--chords", type=click.Choice(["btc", "cnn", "template"]), default="btc", show_default=True)
 def memory(tracks: int, minutes: int, chords: str) -> None:
     """Print the resident memory of one worker over many tracks, and over one long file."""
@@ -292,7 +292,7 @@ def worker(folder: Path, chords: str, tracks: int, file: str) -> None:
 
 
 @main.command()
-@click.option("--tracks", default=4, show_default=True, help="Of 60 to 100 s.")
+@click.option("--tracks", type=click.IntRange(1), default=4, show_default=True, help="Of 60 to 100 s.")
 def resampler(tracks: int) -> None:
     """Print how far soxr's resampling moves pooled features from the released code's."""
     from m2e.extract.audio import load_audio, split_segments
@@ -326,12 +326,18 @@ class Staged(Extraction):
 
 
 @main.command()
-@click.option("--tracks", default=400, show_default=True, help="Of 60 to 100 s, some of them the same.")
-@click.option("--jobs", default=cpu_count(), show_default="one a core", help="Processes that decode.")
+@click.option(
+    "--tracks", type=click.IntRange(1), default=400, show_default=True, help="Of 60 to 100 s, some of them the same."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), default=cpu_count(), show_default="one a core", help="Processes that decode."
+)
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--precision", "precisions", multiple=True, default=("float32", "bf16"), show_default=True)
 def gpu(tracks: int, jobs: int, device: str, precisions: tuple[Precision, ...]) -> None:
     """Print segments a second and the device's busy share, audio files to cache, and what each precision changes."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("there is no GPU here, or torch is built without one: --device cpu shows the way alone")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         songs = synthesise(folder, min(tracks, 16))

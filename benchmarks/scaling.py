@@ -206,9 +206,15 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--tracks", default=1_000_000, show_default=True)
-@click.option("--workers", default=4, show_default=True)
-@click.option("--dim", default=64, show_default=True, help="Width of the features; 768 writes 4.6 kB a track.")
+@click.option("--tracks", type=click.IntRange(1), default=1_000_000, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    "--dim",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Width of the features; 768 writes 4.6 kB a track.",
+)
 def simulate(tracks: int, workers: int, dim: int) -> None:
     """Time, processor time and memory of everything around the encoder."""
     with tempfile.TemporaryDirectory() as name:
@@ -254,8 +260,8 @@ def simulate(tracks: int, workers: int, dim: int) -> None:
 
 
 @main.command()
-@click.option("--tracks", default=48, show_default=True)
-@click.option("--workers", default=[1, 4], multiple=True, show_default=True)
+@click.option("--tracks", type=click.IntRange(1), default=48, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=[1, 4], multiple=True, show_default=True)
 def efficiency(tracks: int, workers: tuple[int, ...]) -> None:
     """What several workers gain over one, when the encoder has nearly all the time."""
     import soundfile

@@ -91,7 +91,14 @@ def verify(folder: Path, deep: bool, as_json: bool) -> None:
 
     Each file is compared with the digest in its name.
     """
-    from m2e.cache.folders import LABELS_FILE, feature_files, features_folders
+    from m2e.cache.folders import (
+        CONFIG_FILE,
+        LABELS_FILE,
+        LOST_SETTINGS,
+        feature_files,
+        features_folders,
+        without_settings,
+    )
     from m2e.cache.labels import read_labels
     from m2e.cache.verify import Damage, verify
 
@@ -101,6 +108,7 @@ def verify(folder: Path, deep: bool, as_json: bool) -> None:
     with counting("checking", n, "files") as advance:
         for group in groups:
             damage += verify(group, deep=deep, advance=advance)
+    damage += [Damage(group / CONFIG_FILE, f"{group.name} {LOST_SETTINGS}") for group in without_settings(folder)]
     try:
         read_labels(folder)
     except DataError as error:
@@ -138,7 +146,7 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
     Files move to the folder set-aside beside them; nothing is deleted. Of a track with two different records both are
     taken out.
     """
-    from m2e.cache.folders import feature_files, features_folders
+    from m2e.cache.folders import LOST_SETTINGS, feature_files, features_folders
     from m2e.cache.repair import repair
 
     n = sum(len(feature_files(group)) for group in features_folders(folder))
@@ -152,10 +160,12 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
             click.echo(f"redo  {track_id}")
         if len(done.redo) > _SHOWN:
             click.echo(f"redo  and {len(done.redo) - _SHOWN} more")
+    for group in done.lost:
+        say(f"{group} {LOST_SETTINGS}", "note")
     say(
         f"{folder}: {len(done.damage)} files set aside, {len(done.saved)} tracks saved from them, "
         f"{len(done.ambiguous)} taken out for having two records, {len(done.redo)} to extract. "
-        + (f"Next: {'; '.join(done.commands)}" if done.commands else "Nothing more to do.")
+        + (f"Next: {'; '.join(done.commands)}" if done.commands else "" if done.lost else "Nothing more to do.")
     )
 
 
@@ -208,12 +218,15 @@ def merge(sources: tuple[Path, ...], into: Path, features: str | None, break_loc
 def failures(folder: Path, features: str | None, as_json: bool) -> None:
     """List the tracks that could not be extracted: id, stage, attempts, audio file and reason, between tabs."""
     from m2e.cache.failures import read_failures
-    from m2e.cache.folders import one_features_folder, read_config
+    from m2e.cache.folders import folder_of_failures, one_features_folder, read_config
     from m2e.cache.reader import scan
 
-    group = one_features_folder(folder, features)
-    done = (track_id.decode() for track_id in scan(group, read_config(group)).index["id"])
-    found = read_failures(group, done=done)
+    group = folder_of_failures(folder)  # where nothing at all could be extracted
+    if group is None:
+        group = one_features_folder(folder, features)
+        found = read_failures(group, (track_id.decode() for track_id in scan(group, read_config(group)).index["id"]))
+    else:
+        found = read_failures(group)
     if as_json:
         click.echo(json.dumps([asdict(failure) for failure in found.values()], indent=2))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -18,6 +19,9 @@ from rich.text import Text
 
 from m2e.cache.errors import DataError
 
+# Files that are written by name say so themselves: here it is standard output.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 # People read stderr; stdout carries results only, so that it can be piped.
 console = Console(stderr=True, highlight=False)
 
@@ -28,11 +32,13 @@ def say(text: str, label: str = "", style: str = "yellow") -> None:
 
 
 class Command(click.Command):
-    """A click command that prints a `DataError`, or which package is missing, as one line and exits with 1."""
+    """A click command that says in one line what it cannot use or write, and exits with 1; with 130 after Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except DataError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
@@ -43,8 +49,21 @@ class Command(click.Command):
             ) from error
         except BrokenPipeError:
             # The reader of a pipe went away (`| head`): nothing is wrong, and nobody is left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             ctx.exit(0)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            _discard_output()
+            raise click.ClickException(f"cannot write the output: {error.strerror}") from error
+        except KeyboardInterrupt:
+            say("interrupted.")
+            raise SystemExit(130) from None
+
+
+def _discard_output() -> None:
+    """What standard output still holds cannot be written, and Python tries that once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Group(click.Group):

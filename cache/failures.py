@@ -63,10 +63,17 @@ def read_failures(folder: Path, done: Iterable[str] = ()) -> dict[str, Failure]:
     """The latest attempt at every track of `folder` that failed and is not among `done`; broken lines are passed over.
 
     A kill can leave half a line at the end of a file: it is a note lost, not a cache lost.
+
+    Raises:
+        DataError: a file cannot be read.
     """
     failures: dict[str, Failure] = {}
     for path in sorted(folder.glob("failures-*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        for line in text.splitlines():
             try:
                 failure = Failure(**json.loads(line))
             except (ValueError, TypeError):

@@ -11,12 +11,18 @@ from m2e.cache.schema import ExtractionConfig
 CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.h5"
 SET_ASIDE = "set-aside"
+LOST_SETTINGS = f"has lost its {CONFIG_FILE}: the m2e-extract command that made it writes it again"
 _PREFIX = "features-"
 
 
 def features_folder(folder: Path, config: ExtractionConfig) -> Path:
     """Where, in a data set's cache folder, features with these settings live."""
     return folder / f"{_PREFIX}{config.fingerprint}"
+
+
+def fingerprint_of(features: Path) -> str:
+    """Of the settings of a features folder, as its name has it."""
+    return features.name.removeprefix(_PREFIX)
 
 
 def features_folders(folder: Path, features: str | None = None) -> list[Path]:
@@ -31,11 +37,30 @@ def features_folders(folder: Path, features: str | None = None) -> list[Path]:
     """
     found = sorted(path.parent for path in folder.glob(f"{_PREFIX}*/{CONFIG_FILE}"))
     chosen = [path for path in found if path.name.startswith(f"{_PREFIX}{features or ''}")]
+    if not chosen and (lost := without_settings(folder)):
+        raise DataError(f"{lost[0]} {LOST_SETTINGS}")
     if not chosen:
-        names = ", ".join(path.name.removeprefix(_PREFIX) for path in found)
+        names = ", ".join(map(fingerprint_of, found))
         asked = f" that begin with {features!r} (there are: {names})" if found else ""
         raise DataError(f"{folder} has no features{asked}: give the cache of one data set, made by m2e-extract")
     return chosen
+
+
+def without_settings(folder: Path) -> list[Path]:
+    """The features folders that hold features but no config.json, without which nobody reads them."""
+    return sorted(
+        path for path in folder.glob(f"{_PREFIX}*") if feature_names(path) and not (path / CONFIG_FILE).exists()
+    )
+
+
+def folder_of_failures(folder: Path) -> Path | None:
+    """The one folder of settings of a data set, where it holds failures and nothing else."""
+    found = list(folder.glob(f"{_PREFIX}*"))
+    return (
+        found[0]
+        if len(found) == 1 and any(found[0].glob("failures-*")) and not (found[0] / CONFIG_FILE).exists()
+        else None
+    )
 
 
 def one_features_folder(folder: Path, features: str | None = None) -> Path:
@@ -46,7 +71,7 @@ def one_features_folder(folder: Path, features: str | None = None) -> Path:
     """
     chosen = features_folders(folder, features)
     if len(chosen) > 1:
-        names = ", ".join(path.name.removeprefix(_PREFIX) for path in chosen)
+        names = ", ".join(map(fingerprint_of, chosen))
         differs = "; ".join(read_config(chosen[0]).differences(read_config(chosen[1])))
         raise DataError(
             f"{folder} holds features of several settings ({names}; the first two differ in {differs}): "

@@ -11,7 +11,7 @@ from m2e.cache.catalogue import Problems, scan
 from m2e.cache.errors import DataError
 from m2e.cache.failures import read_failures
 from m2e.cache.files import remove_stale_temporaries
-from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, SET_ASIDE, features_folders, read_config
+from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, SET_ASIDE, features_folders, read_config, without_settings
 from m2e.cache.labels import read_labels
 from m2e.cache.layout import Records, join
 from m2e.cache.lock import pack_lock
@@ -28,6 +28,7 @@ class Repaired:
         damage: the files that were set aside.
         saved: ids of tracks whose records were good in a damaged file.
         ambiguous: ids of tracks that had two different records, both taken out.
+        lost: features folders that hold features but no settings now.
         redo: ids of tracks that have neither features nor a known failure now, where the labels tell.
         commands: what makes them again, one for each group of settings.
     """
@@ -35,6 +36,7 @@ class Repaired:
     damage: tuple[Damage, ...]
     saved: tuple[str, ...]
     ambiguous: tuple[str, ...]
+    lost: tuple[str, ...]
     redo: tuple[str, ...]
     commands: tuple[str, ...]
 
@@ -78,8 +80,10 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
                 catalogue = scan(features, config)
             ambiguous |= problems.ambiguous
             present[features] = {track_id.decode() for track_id in catalogue.index["id"].tolist()}
+        own = False
         try:
-            wanted = read_labels(folder).track_ids
+            labels = read_labels(folder)
+            wanted, own = labels.track_ids, not labels.letter
         except DataError as error:
             wanted = ()
             if (folder / LABELS_FILE).exists():
@@ -89,10 +93,11 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
             settled = there | read_failures(features).keys()
             redo[features] = [track_id for track_id in wanted if track_id not in settled]
         commands = [
-            _command(folder, read_config(features)) for features, tracks in redo.items() if tracks or not wanted
+            _command(folder, read_config(features), own) for features, tracks in redo.items() if tracks or not wanted
         ]
         ids = tuple(dict.fromkeys(track_id for tracks in redo.values() for track_id in tracks))
-        return Repaired(tuple(damage), tuple(sorted(saved)), tuple(sorted(ambiguous)), ids, tuple(commands))
+        lost = tuple(str(features) for features in without_settings(folder))
+        return Repaired(tuple(damage), tuple(sorted(saved)), tuple(sorted(ambiguous)), lost, ids, tuple(commands))
 
 
 def _ids(records: list[Records]) -> list[str]:
@@ -115,10 +120,10 @@ def _set_aside(damage: Damage) -> Damage:
     return Damage(target, damage.reason, damage.tracks)
 
 
-def _command(folder: Path, config: ExtractionConfig) -> str:
-    """The command that extracts with these settings."""
+def _command(folder: Path, config: ExtractionConfig, own: bool) -> str:
+    """The command that extracts with these settings; `own` is a data set that is a table of the user's."""
     options = {
-        "--dataset": folder.name,
+        "--dataset": f"{folder.name}.csv" if own else folder.name,
         "--cache": str(folder.parent),
         "--encoder": config.encoder,
         "--chords": config.chords,

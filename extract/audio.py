@@ -30,6 +30,7 @@ from m2e.cache.schema import ResamplerName
 Wave = NDArray[np.float32]
 
 MIN_SECONDS = 0.1
+_LOUDEST = 1e6  # float files may go beyond 1; what follows squares samples
 BLOCK = 1 << 17  # samples a channel: little enough for the processor's cache
 _FILTER_WIDTH = 6
 _ROLLOFF = 0.99
@@ -75,9 +76,11 @@ def load_audio(
             cannot take.
     """
     try:
+        size = path.stat().st_size
+        if path.exists() and not path.is_file():  # a pipe or a device may have no end
+            raise DataError(f"{path} is no regular file")
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").digest()
-        size = path.stat().st_size
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     if size == 0:
@@ -114,6 +117,8 @@ def _resampled(blocks: Iterator[_Block], targets: tuple[tuple[int, ResamplerName
     for block in blocks:
         if not np.isfinite(block.wave).all():
             raise DataError("holds samples that are not numbers (NaN or infinite)")
+        if np.abs(block.wave).max(initial=0) > _LOUDEST:
+            raise DataError(f"holds samples beyond {_LOUDEST:g}, where full scale is 1: it is damaged")
         if not samples:
             rate = block.rate
             resamplers = [Resampler(rate, *target) for target in targets]
@@ -168,7 +173,7 @@ def _with_soundfile(path: Path) -> Iterator[_Block]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:  # a name need not be UTF-8
             # Or else it would seek to where it is after every read, and an mp3 decoder would start anew.
             file.seekable = lambda: False
             buffer = np.empty((BLOCK, file.channels), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,12 @@ Exit codes: 0 all good tracks are in; 1 none is (or --strict and some failed); 2
 """
 
 
+# Of Dask's addresses.
+_SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
+# More processes than any machine has cores; each takes a GB.
+_MOST_JOBS = 1024
+
+
 def _parse_part(context: click.Context, option: click.Parameter, text: str | None) -> Part | None:
     from m2e.extract.part import Part
 
@@ -53,7 +60,8 @@ def _parse_scheduler(context: click.Context, option: click.Parameter, text: str 
     if text is None:
         return None
     kind, _, count = text.rpartition(":")
-    if not count.isdecimal() or (kind == "local" and int(count) < 1):
+    scheme, given, _ = text.partition("://")
+    if not count.isdecimal() or (kind == "local" and int(count) < 1) or (given and scheme not in _SCHEMES):
         raise click.BadParameter(f"{text!r} is not an address such as tcp://10.0.0.1:8786, nor local:N")
     return text
 
@@ -61,7 +69,10 @@ def _parse_scheduler(context: click.Context, option: click.Parameter, text: str 
 def _parse_resources(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, float]:
     try:
         pairs = [pair.split("=") for pair in text.split(",")] if text else []
-        return {name: float(amount) for name, amount in pairs}
+        amounts = {name: float(amount) for name, amount in pairs}
+        if not all(name and 0 < amount < math.inf for name, amount in amounts.items()):
+            raise ValueError("an amount is above 0")
+        return amounts
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a list such as GPU=1") from error
 
@@ -134,7 +145,7 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N tracks that have audio.")
 @click.option(
     "--jobs",
-    type=click.IntRange(1),
+    type=click.IntRange(1, _MOST_JOBS),
     metavar="N",
     help="Processes that extract; where a GPU does, that decode for it.  [default: one a core]",
 )
@@ -226,6 +237,10 @@ def main(
         raise click.UsageError(
             "--root and --splits are of one data set; for the folder that holds several set M2E_DATA"
         )
+    if scheduler and scheduler.startswith("local:") and worker_resources:
+        raise click.UsageError(
+            "the workers of local:N have no resources: start workers with `dask worker ADDRESS --resources GPU=1`"
+        )
     if scheduler and jobs:
         raise click.UsageError("--jobs counts processes of this machine; with --scheduler the cluster has its workers")
     if worker_resources and not scheduler:
@@ -284,11 +299,14 @@ def main(
 
 def _export_chords(sessions: list[Session], folder: Path) -> None:
     from m2e.cache import FeatureCache
+    from m2e.cache.folders import feature_files, fingerprint_of
     from m2e.extract.chord_files import export_chords
 
     for session in sessions:
-        fingerprint = session.features.name.removeprefix("features-")
-        with FeatureCache.open(session.folder, fingerprint) as cache:
+        if not feature_files(session.features):
+            say(f"{session.manifest.name}: no chords are written, for no track could be extracted", "note")
+            continue
+        with FeatureCache.open(session.folder, fingerprint_of(session.features)) as cache:
             n = export_chords(cache, folder / session.manifest.name)
         say(f"{session.manifest.name}: the chords of {n} tracks are in {folder / session.manifest.name}")
 

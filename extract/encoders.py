@@ -117,7 +117,6 @@ def fetch_encoder(source: EncoderSource) -> Path:
     if known is None:
         raise AssertionError(f"{source.name} has no files on the hub")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from huggingface_hub.utils.logging import set_verbosity_error
 
     set_verbosity_error()  # its retries would bury the one line that says what to do
@@ -125,7 +124,7 @@ def fetch_encoder(source: EncoderSource) -> Path:
         for name in (CONFIG, PREPROCESSOR):
             hf_hub_download(known.repository, name, revision=source.revision)
         weights = Path(hf_hub_download(known.repository, WEIGHTS[1], revision=source.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the hub's client passes on whatever its HTTP library raises
         files = f"{CONFIG} {PREPROCESSOR} {WEIGHTS[1]}"
         raise DataError(
             f"cannot fetch {known.repository} from the hub ({error.__class__.__name__}). Where there is a network run "
@@ -133,8 +132,11 @@ def fetch_encoder(source: EncoderSource) -> Path:
             f"bring the folder here and pass --encoder weights/{source.name}; {TRY_OUT}"
         ) from error
     if source.revision == known.revision and not _sha256(weights).startswith(known.sha256):
+        for path in (weights.resolve(), weights):  # the one is a link to the other, which the client would make again
+            path.unlink(missing_ok=True)
         raise DataError(
-            f"{weights} is not the file that m2e expects (sha256 {known.sha256}...): delete it, fetch again"
+            f"the hub sent another {weights.name} than m2e expects (sha256 {known.sha256}...). It is deleted: run the "
+            "same command again"
         )
     return weights.parent
 

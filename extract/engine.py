@@ -142,7 +142,8 @@ def run_tasks(
             if deaths_at_start >= _DEATHS_AT_START * engine.width:
                 raise DataError(
                     f"worker processes die before they begin ({back.death}), most often for want of memory. What was "
-                    "committed is safe: run the same command again with a smaller --jobs"
+                    "committed is safe: run the same command again with fewer of them on a machine (--jobs; with a "
+                    "scheduler, fewer workers)"
                 )
         else:
             *others, culprit = back.batch[: back.begun]

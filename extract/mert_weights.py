@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def load_hubert(folder: Path, highest: int) -> tuple[HubertModel, bool]:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} is not a JSON object")
@@ -130,6 +131,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         )
         return {name: tensor.float() for name, tensor in tensors.items()}
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path} is no file of plain tensors: it is damaged, or holds pickled objects, which m2e never runs"
+        ) from error
     except Exception as error:  # each library has its own ways to fail on a damaged file
         raise DataError(
             f"{path} cannot be loaded ({_first_line(error)}): truncated, or not a checkpoint? Fetch it again"
@@ -158,6 +163,8 @@ def _load_strictly(model: HubertModel, path: Path, tensors: dict[str, Tensor], k
             f"{path} is not MERT: {len(missing)} tensors are missing ({', '.join(missing[:2])}), "
             f"{len(unexpected)} are foreign ({', '.join(unexpected[:2])})"
         )
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise DataError(f"{path} holds values that are not finite: fetch it again")
     try:
         model.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:
@@ -165,4 +172,7 @@ def _load_strictly(model: HubertModel, path: Path, tensors: dict[str, Tensor], k
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """And the next, after a heading."""
+    first, _, rest = str(error).strip().partition("\n")
+    more = rest.strip().split("\n")[0] if first.endswith(":") else ""
+    return f"{first} {more}".strip() or type(error).__name__

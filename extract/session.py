@@ -18,8 +18,8 @@ from m2e.cache import DataError, ExtractionConfig
 from m2e.cache.catalogue import Problems, scan
 from m2e.cache.console import console, progress_bar, say
 from m2e.cache.failures import Failure, read_failures
-from m2e.cache.files import remove_stale_temporaries
-from m2e.cache.folders import CONFIG_FILE, feature_files, features_folder
+from m2e.cache.files import remove_stale_temporaries, write_atomically
+from m2e.cache.folders import CONFIG_FILE, feature_files, features_folder, read_config
 from m2e.cache.lock import LOCK_FILE
 from m2e.cache.pack import forget, pack
 from m2e.cache.repair import repair
@@ -98,6 +98,7 @@ class Session:
         for note in self.manifest.notes:
             say(note, "note")
         self._note_other_settings()
+        self._restore_settings()
         save_labels(self.manifest, self.folder)
         remove_stale_temporaries(self.features)
         plan = self._plan()
@@ -111,16 +112,30 @@ class Session:
             plan = replace(plan, tasks=())  # a million take 100 MB, of which packing can make use
         if part.count == 1:
             self._pack()
-        summarise(self.manifest, part, self.folder, plan, tally, as_json)
+        summarise(self.manifest, part, self.features, plan, tally, as_json)
         nothing_there = not (plan.done or tally.new) and (plan.missing or plan.failed or tally.failed)
         return not nothing_there and not (strict and (plan.missing or plan.failed or tally.failed))
 
     def _note_other_settings(self) -> None:
         for path in sorted(self.folder.glob(f"features-*/{CONFIG_FILE}")):
             if path.parent != self.features:
-                other = ExtractionConfig.from_json(path.read_text(encoding="utf-8"))
+                try:
+                    other = read_config(path.parent)
+                except DataError as error:
+                    say(str(error), "note")
+                    continue
                 differs = "; ".join(self.config.differences(other))
                 say(f"{path.parent} has features of other settings ({differs}); these go beside them", "note")
+
+    def _restore_settings(self) -> None:
+        """A folder's name is the digest of its settings: where there are features, they are known."""
+        if not feature_files(self.features):
+            return
+        try:
+            read_config(self.features)
+        except DataError:
+            write_atomically(self.features / CONFIG_FILE, self.config.to_json().encode())
+            say(f"{self.features / CONFIG_FILE} was lost or edited, and is written again", "note")
 
     def _index(self) -> NDArray[Any]:
         """The tracks in the cache, once what is damaged there is set aside."""

@@ -11,6 +11,7 @@ import click
 
 from m2e.cache.console import say
 from m2e.cache.failures import Failure
+from m2e.cache.folders import features_folders, fingerprint_of
 from m2e.extract.part import Part
 from m2e.extract.plan import Plan
 from m2e.manifests.track import Manifest
@@ -68,8 +69,9 @@ def announce(manifest: Manifest, part: Part, plan: Plan) -> None:
         )
 
 
-def summarise(manifest: Manifest, part: Part, folder: Path, plan: Plan, tally: Tally, as_json: bool) -> None:
-    """Say what is in the cache at `folder`, and what comes next; with `as_json` on standard output too."""
+def summarise(manifest: Manifest, part: Part, features: Path, plan: Plan, tally: Tally, as_json: bool) -> None:
+    """Say what is in the cache's folder `features`, and what comes next; with `as_json` on standard output too."""
+    folder = features.parent
     failures = {**plan.failed, **tally.failed}
     quarantined = [failure for failure in failures.values() if failure.stage == "worker"]
     kept = len(plan.done) + tally.new
@@ -98,7 +100,9 @@ def summarise(manifest: Manifest, part: Part, folder: Path, plan: Plan, tally: T
     if part.count > 1:
         following = f"Next, when all {part.count} parts are done: m2e-cache pack {folder}"
     elif kept:
-        following = f"Next: m2e-train --datasets {manifest.letter or manifest.name} --cache {folder.parent}"
+        several = len(features_folders(folder)) > 1
+        which = f" --features {fingerprint_of(features)[:8]}" if several else ""
+        following = f"Next: m2e-train --datasets {manifest.letter or manifest.name} --cache {folder.parent}{which}"
     else:
         following = ""
     where = f"{folder}, of part {part}" if part.count > 1 else f"{folder}"

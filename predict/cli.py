@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from m2e.cache.console import Command, device_option, progress_bar, say
+from m2e.cache.interrupts import interruptible
 
 if TYPE_CHECKING:
     from m2e.predict.output import Output
@@ -28,7 +30,7 @@ Examples:
 \b
 With --out, run the same command again after an interrupt: songs in FILE are not heard again.
 Exit codes: 0 done, broken songs are reported and skipped; 1 none succeeded, or the model cannot
-be used; 2 wrong usage; 130 interrupted.
+be used, or the disk is full; 2 wrong usage; 130 or 143 interrupted.
 """
 
 
@@ -61,7 +63,7 @@ be used; 2 wrong usage; 130 interrupted.
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Append JSON lines to this file, and resume from it."
 )
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a core]")
+@click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Processes.  [default: one a core]")
 @device_option
 @click.option("--serve", is_flag=True, help="Instead of songs: a page in the browser, on this machine alone.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="With --serve: where.")
@@ -113,6 +115,7 @@ def main(
         raise click.UsageError("--json, --csv, --plot and --out exclude each other")
     if serve == bool(songs):
         raise click.UsageError("give SONG, FOLDER or - (for paths on standard input), or else --serve")
+    _pass_names_through()
     from m2e.predict.setup import describe, prepare
     from m2e.predict.songs import find_songs
 
@@ -132,19 +135,25 @@ def main(
     kept = 0
     if out is not None:
         output, found, kept = _resume(out, found, setup)
-    try:
-        done = _predict(found, setup, jobs, output, quiet=as_json or as_csv)
-    except KeyboardInterrupt:
-        say("interrupted." + (f" What was done is in {out}: run the same command to go on." if out else ""))
-        raise SystemExit(130) from None
-    finally:
-        output.finish()
+    resumes = f" What was done is in {out}: run the same command to go on." if out else ""
+    with interruptible(lambda: say(f"interrupted.{resumes}")):
+        try:
+            done = _predict(found, setup, jobs, output, quiet=as_json or as_csv)
+        finally:
+            output.finish()
     if out:
         say(f"{kept + done} songs are in {out}, one JSON object a line ({done} new, {len(found) - done} failed).")
     elif plot and done:
         say(f"The picture is in {plot}.")
     if not kept + done:
         raise SystemExit(1)
+
+
+def _pass_names_through() -> None:
+    """Names of files that are not UTF-8 come and go as the bytes that they are."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
 
 
 def _check_plot(plot: Path, songs: Sequence[Path]) -> None:

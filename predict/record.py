@@ -10,6 +10,9 @@ from typing import Any
 from m2e.cache.errors import DataError
 from m2e.predict.result import SongPrediction
 
+# Of every line; what is cut off of a file has to begin so.
+_BEGINNING = b'{"song": '
+
 
 class Record:
     """The predictions of one model, `FILE.jsonl`; each line is on the disk as soon as it is added.
@@ -30,25 +33,31 @@ class Record:
         self.path = path
         self._sizes: dict[str, int] = {}
         try:
-            whole = self._read(model) if path.exists() else 0
-            self._file = path.open("ab")
+            whole, ended = self._read(model) if path.exists() else (0, True)
+            self._file = path.open("ab", buffering=0)
             self._file.truncate(whole)
+            if not ended:
+                self._file.write(b"\n")
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
-    def _read(self, model: str) -> int:
-        """Take in the lines; returns where the last whole one ends."""
-        end = 0
+    def _read(self, model: str) -> tuple[int, bool]:
+        """Take in the lines; returns where the last whole one ends, and whether by a newline."""
+        end, ended = 0, True
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                song = _parse(self.path, number, line)
+                ended = line.endswith(b"\n")
+                try:
+                    song = _parse(self.path, number, line)
+                except DataError:
+                    if not ended and line[: len(_BEGINNING)] == _BEGINNING[: len(line)]:
+                        return end, True  # a kill left it half
+                    raise
                 if song["model"] != model:
                     raise DataError(f"{self.path} holds predictions of another model: choose another --out")
                 self._sizes[song["song"]] = song["audio_bytes"]
                 end += len(line)
-        return end
+        return end, ended
 
     def holds(self, song: Path) -> bool:
         """Whether the song is in the file, and its audio is still as long."""
@@ -60,8 +69,9 @@ class Record:
     def add(self, prediction: SongPrediction) -> None:
         """Append a line. Raises DataError where the disk is full."""
         try:
-            self._file.write(json.dumps(prediction.as_json()).encode() + b"\n")
-            self._file.flush()
+            rest = json.dumps(prediction.as_json()).encode() + b"\n"
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             raise DataError(f"cannot write {self.path}: {error.strerror or error}; what it holds is kept") from error

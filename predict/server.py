@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -117,6 +117,8 @@ def make_app(worker: Worker, about: dict[str, Any], limits: Limits, host: str) -
                     file.write(chunk)
                 file.flush()
                 return _answer(200, await run_in_threadpool(worker.predict, Path(file.name)))
+        except ClientDisconnect:  # a closed page; nobody hears the answer
+            return _answer(400, {"error": "the upload broke off"})
         except DataError as error:
             return _answer(422, {"error": str(error)})
         except OSError as error:

@@ -26,6 +26,7 @@ from m2e.train.model import EmotionModel
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "config.json"
 FORMAT = 1
+_DATASET = ("name", "letter", "provenance")
 _LARGEST_WIDTH = 65_536
 
 
@@ -102,11 +103,14 @@ class ModelCard:
                 width=values["width"],
                 tag_names=tuple(str(name) for name in values["tag_names"]),
                 tasks=tuple(values["tasks"]),
-                datasets=tuple({str(key): str(value) for key, value in each.items()} for each in values["datasets"]),
+                datasets=tuple({key: str(each[key]) for key in _DATASET} for each in values["datasets"]),
                 thresholds=tuple(float(value) for value in values["thresholds"]),
             )
+            made_with = values["features"]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a field is missing or of another type: {error}") from error
+        if made_with != card.extraction.fingerprint:
+            raise ValueError("its extraction settings are not those that it was trained with: it was edited")
         if type(card.width) is not int or not 1 <= card.width <= _LARGEST_WIDTH:
             raise ValueError(f"width is {card.width!r}; it must be a whole number, 1 to {_LARGEST_WIDTH}")
         if card.tasks not in (TASKS, TASKS[:1], TASKS[1:]) or ("tags" in card.tasks) != bool(card.tag_names):

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from m2e.cache.console import Command, cache_option, device_option, say
+from m2e.cache.errors import DataError
 from m2e.cache.interrupts import interruptible
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ Exit codes: 0 done; 1 the caches cannot be used, or the disk is full; 2 wrong us
 
 # As in m2e.train.config, which takes too long to load for --help.
 _INPUTS = ("mert", "chords", "key")
+_LARGEST_SEED = 2**63 - 1
 # All that these modes take besides their own option; anything else that is given is an error, not ignored.
 _SCORING = {"checkpoint", "datasets", "cache", "out", "device", "features", "as_json"}
 _IMPORTING = {"published", "out"}
@@ -58,8 +60,8 @@ def _read_seeds(context: click.Context, parameter: click.Parameter, text: str) -
         seeds = tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a list of whole numbers, such as 0,1,2") from error
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"{text!r}: seeds are different numbers, 0 or more")
+    if min(seeds) < 0 or max(seeds) > _LARGEST_SEED or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"{text!r}: seeds are different numbers, 0 to {_LARGEST_SEED}")
     return seeds
 
 
@@ -117,7 +119,9 @@ def _read_inputs(context: click.Context, parameter: click.Parameter, text: str) 
 @click.option(
     "--lr", type=click.FloatRange(0, 1, min_open=True), metavar="RATE", help="Learning rate of Adam.  [default: 1e-4]"
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--seed", type=click.IntRange(0, _LARGEST_SEED), default=0, show_default=True, help="Of everything random."
+)
 @click.option(
     "--seeds",
     callback=_read_seeds,
@@ -181,7 +185,10 @@ def main(
         else:
             given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "precision": precision}
             changes = {name: value for name, value in given.items() if value is not None}
-            config = TrainConfig.preset(preset, seed=seeds[0] if table else seed, inputs=inputs, **changes)
+            try:
+                config = TrainConfig.preset(preset, seed=seeds[0] if table else seed, inputs=inputs, **changes)
+            except DataError as error:  # all of it comes from options
+                raise click.UsageError(str(error)) from error
             if table:
                 report, out = _table(int(table), cache, features, config, seeds, place, out)
             else:

@@ -175,14 +175,27 @@ def _find(name: str, there: dict[Path, Labels], folder: Path) -> Path:
     return found[0]
 
 
-def load_data(caches: Sequence[FeatureCache], config: TrainConfig, device: torch.device) -> list[EmotionData]:
+def load_data(
+    caches: Sequence[FeatureCache], config: TrainConfig, device: torch.device, *, to_learn: bool = True
+) -> list[EmotionData]:
     """The data sets that can be trained together.
+
+    Args:
+        caches: of the data sets.
+        config: of the training.
+        device: where the features go.
+        to_learn: each has to have train tracks.
 
     Raises:
         DataError: a layer, labels or train tracks are missing, tag names or feature widths differ, or values are
             not finite.
     """
     sets = [_load(cache, config, device) for cache in caches]
+    for cache, data in zip(caches, sets, strict=True):
+        if to_learn and not len(data.splits["train"]):
+            raise DataError(
+                f"{cache.folder} has no train tracks with features and labels: nothing can be learned from it"
+            )
     tagged = [data for data in sets if "tags" in data.targets]
     for data in tagged[1:]:
         if data.tag_names != tagged[0].tag_names:
@@ -205,6 +218,8 @@ def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Emo
     if not tasks:
         raise DataError(f"{cache.folder} has neither tags nor valence and arousal: its labels.h5 holds no labels")
     kept, notes = _kept(cache, tasks)
+    if not len(kept):
+        raise DataError(f"{cache.folder} has no tracks with features, labels and a split")
     table = cache.load([labels.track_ids[i] for i in kept])
     layers = [cache.layers.index(layer) for layer in config.layers]
     sums = prefix_sums(table.embeddings, table.first, layers)
@@ -216,8 +231,6 @@ def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Emo
         notes.append(f"{labels.dataset}: {cut} tracks have more than {config.max_chords} chords; the rest is cut")
     split = np.array([labels.splits[i] for i in kept])
     splits = {name: torch.from_numpy(np.flatnonzero(split == name)) for name in SPLITS}
-    if not len(splits["train"]):
-        raise DataError(f"{cache.folder} has no train tracks with features and labels: nothing can be learned from it")
     if not len(splits["validation"]):
         notes.append(f"{labels.dataset}: no validation tracks; they take no part in the choice of the epoch")
     if not len(splits["test"]):

@@ -124,7 +124,10 @@ def load_trained(folder: Path, identity: str) -> Trained | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot read {path}: {error}. Delete {folder} to train this model again") from error
-    models, _ = load_model(folder)
+    try:
+        models, _ = load_model(folder)
+    except DataError as error:
+        raise DataError(f"{error}. Delete {folder} to train this model again") from error
     return Trained(models, history.best_epoch, history.validation, history.epochs, history.training)
 
 

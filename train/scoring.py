@@ -53,7 +53,7 @@ def score_checkpoint(
         DataError: the checkpoint or a cache cannot be used, or they do not fit each other.
     """
     models, card, seeds = open_checkpoint(path)
-    sets = load_data(open_caches(cache, names, features), card.train, device)
+    sets = load_data(open_caches(cache, names, features), card.train, device, to_learn=False)
     different = _check(path, card, sets)
     trained_on = tuple(data["letter"] or data["name"] for data in card.datasets)
     others, unknown = _others(card, sets, cache, features)
@@ -111,7 +111,8 @@ def _others(
         if about["name"] in {data.name for data in sets}:
             continue
         try:
-            found += load_data(open_caches(cache, [about["name"]], features), card.train, sets[0].device)
+            caches = open_caches(cache, [about["name"]], features)
+            found += load_data(caches, card.train, sets[0].device, to_learn=False)
         except DataError:
             missing.append(about["name"])
     if not card.datasets:

@@ -234,6 +234,10 @@ def test_no_cache_and_no_features_say_what_to_run(tmp_path: Path) -> None:
     make_cache(tmp_path / "deam", make_labels("deam", "D", 5))
     for path in (tmp_path / "deam").glob("features-*/config.json"):
         path.unlink()
+    with pytest.raises(DataError, match=r"has lost its config.json: the m2e-extract"):
+        FeatureCache.open(tmp_path / "deam")
+    for path in (tmp_path / "deam").glob("features-*/*.h5"):
+        path.unlink()
     with pytest.raises(DataError, match="no features"):
         FeatureCache.open(tmp_path / "deam")
 

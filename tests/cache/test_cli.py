@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.caches import CONFIG, make_cache, make_labels
+from support.caches import CONFIG, make_cache, make_labels, random_track
 
-from m2e.cache import FeatureCache
+from m2e.cache import FeatureCache, FeatureWriter
 from m2e.cache.cli import main
 from m2e.cache.failures import Failure, record_failure
 from m2e.cache.writer import features_folder
@@ -142,3 +142,31 @@ def test_a_command_of_a_package_without_its_requirements_is_one_line(monkeypatch
     assert "m2e.nowhere is not installed here" in run("relabel", "x", "--any", code=1)[1]
     assert "relabel" in run("--help")[0]
     assert "No such command 'else'" in run("else", code=2)[1]
+
+
+def test_failures_are_listed_where_nothing_succeeded(tmp_path: Path) -> None:
+    record_failure(features_folder(tmp_path, CONFIG), Failure("x1", "x1.mp3", "audio", "x1.mp3 is empty", 0))
+    assert run("failures", tmp_path)[0].startswith("x1\taudio")
+
+
+def test_lost_settings_are_reported_until_they_are_there_again(folder: Path) -> None:
+    (path,) = folder.glob("features-*/config.json")
+    path.write_text(path.read_text().replace('"drop"', '"keep"'))
+    said = run("repair", folder)[1]
+    assert "1 files set aside" in said
+    assert "has lost its config.json: the m2e-extract command" in said
+    assert "Nothing more to do" not in said
+    other = replace(CONFIG, layers=(1,))
+    with FeatureWriter(folder, other) as writer:
+        writer.add(random_track("t1", layers=1))
+    result = CliRunner().invoke(main, ["verify", str(folder)])
+    assert result.exit_code == 1
+    assert f"{path}\t" in result.stdout
+
+
+def test_a_folder_in_place_of_a_file_is_one_line(folder: Path) -> None:
+    (features_folder(folder, CONFIG) / "failures-a-1.jsonl").mkdir()
+    for command in ("info", "failures"):
+        result = CliRunner().invoke(main, [command, str(folder)])
+        assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+        assert "failures-a-1.jsonl: Is a directory" in result.stderr

@@ -1,6 +1,9 @@
 """What every command does alike."""
 
 import importlib
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -38,3 +41,31 @@ def test_a_missing_extra_is_one_line_and_a_missing_module_of_ours_is_a_bug() -> 
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: no_such_package is not installed")
     assert isinstance(CliRunner().invoke(needs, ["m2e.nowhere"]).exception, ModuleNotFoundError)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("ending", ["", "sys.stdout.write('more')"])
+def test_a_full_disk_behind_standard_output_is_one_line(ending: str) -> None:
+    code = f"""
+import click, sys
+from m2e.cache.console import Command
+@click.command(cls=Command)
+def shows():
+    {ending or "click.echo('result')"}
+shows()
+"""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.stderr == "Error: cannot write the output: No space left on device\n"
+    assert ended.returncode == 1
+
+
+def test_an_interrupt_is_exit_130() -> None:
+    @click.command(cls=Command)
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(interrupted)
+    assert (result.exit_code, result.stderr) == (130, "interrupted.\n")

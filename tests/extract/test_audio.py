@@ -1,6 +1,7 @@
 """Decoding, mixing down, resampling and cutting."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,9 @@ def test_missing_short_and_non_finite_audio_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan, np.float32), 8000, subtype="FLOAT")
     with pytest.raises(DataError, match="not numbers"):
         load_audio(tmp_path / "nan.wav")
+    soundfile.write(tmp_path / "loud.wav", 1e18 * tone(8000), 8000, subtype="FLOAT")
+    with pytest.raises(DataError, match=r"loud.wav holds samples beyond 1e\+06, where full scale is 1"):
+        load_audio(tmp_path / "loud.wav")
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 37_800, 44_100, 48_000, 96_000])
@@ -168,3 +172,13 @@ def test_segments(samples: int, tail: str, lengths: list[int]) -> None:
     segments = split_segments(wave, 100, tail, 20)
     assert [len(segment) for segment in segments] == lengths
     np.testing.assert_array_equal(np.concatenate(segments), wave[: sum(lengths)])
+
+
+def test_names_that_are_not_utf8_and_files_without_an_end(tmp_path: Path) -> None:
+    name = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    soundfile.write(os.fsencode(name), np.zeros(24_000), 24_000, format="WAV")
+    assert load_audio(name).duration == 1
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in (tmp_path / "pipe.wav", tmp_path):
+        with pytest.raises(DataError, match="is no regular file"):
+            load_audio(path)

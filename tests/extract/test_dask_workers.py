@@ -164,11 +164,29 @@ def test_an_unreachable_scheduler_is_one_line(address: str, tmp_path: Path, monk
     assert not list(tmp_path.iterdir())
 
 
+def test_a_scheduler_without_workers_is_waited_for_and_then_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("m2e.extract.dask_workers._PATIENCE_SECONDS", 3.0)
+    monkeypatch.setattr("m2e.extract.dask_workers._MEETING_SECONDS", 1.0)
+    with (
+        Cluster(tmp_path / "cluster") as cluster,
+        dask_workers(cluster.address, tmp_path, str, {}) as workers,
+        pytest.raises(DataError, match=r"had no worker for 0 minutes\. What was committed is safe"),
+    ):
+        list(run_tasks(Negate(), range(3), workers))
+    assert "has no worker that can be used: waiting for one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--scheduler", "cluster"], "'cluster' is not an address such as tcp://10.0.0.1:8786, nor local:N"),
         (["--scheduler", "local:0"], "'local:0' is not an address"),
+        (["--scheduler", "http://127.0.0.1:80"], "'http://127.0.0.1:80' is not an address"),
+        (["--scheduler", "tcp://a:1", "--worker-resources", "GPU=-1"], "'GPU=-1' is not a list such as GPU=1"),
+        (["--scheduler", "tcp://a:1", "--worker-resources", "=1"], "'=1' is not a list such as GPU=1"),
+        (["--scheduler", "local:2", "--worker-resources", "GPU=1"], "the workers of local:N have no resources"),
         (["--scheduler", "local:2", "--worker-resources", "GPU"], "'GPU' is not a list such as GPU=1"),
         (["--scheduler", "local:2", "--jobs", "2"], "--jobs counts processes of this machine"),
         (["--worker-resources", "GPU=1"], "it goes with --scheduler"),

@@ -202,9 +202,17 @@ def test_pickled_code_in_a_checkpoint_is_never_run(tiny: Path) -> None:
 
     (tiny / "model.safetensors").unlink()
     torch.save({"x": Attack()}, tiny / "pytorch_model.bin")
-    with pytest.raises(DataError, match="cannot be loaded"):
+    with pytest.raises(DataError, match=r"holds pickled objects, which m2e never runs$"):
         load_encoder(tiny, (7,))
     assert not (tiny / "attacked").exists()
+
+
+def test_weights_that_are_not_numbers_are_refused_before_any_track_is_heard(tiny: Path) -> None:
+    tensors = load_file(tiny / "model.safetensors")
+    tensors["encoder.layers.0.attention.k_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, tiny / "model.safetensors")
+    with pytest.raises(DataError, match="holds values that are not finite"):
+        load_encoder(tiny, (7,))
 
 
 def test_unknown_encoders_suggest_the_nearest(tmp_path: Path) -> None:
@@ -242,7 +250,9 @@ def hub(tiny: Path) -> Iterator[str]:
             return content
 
         def do_GET(self) -> None:
-            self.wfile.write(self.do_HEAD())
+            content = self.do_HEAD()
+            breaks_off = "/cut/" in self.path and self.path.endswith(".bin")
+            self.wfile.write(content[: len(content) // (2 if breaks_off else 1)])
 
         def log_message(self, format: str, *args: object) -> None:
             print(f"asked for {self.path}" if "/resolve/" in self.path else "")
@@ -264,10 +274,18 @@ def test_a_download_is_of_the_pinned_revision_and_not_taken_when_it_is_another_f
     hub: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = fetch(hub, tmp_path, "fetch_encoder(find_encoder('MERT-v1-95M'))")
-    assert "pytorch_model.bin is not the file that m2e expects (sha256 a2b8b747f72c06e0...)" in result.stderr
+    assert "the hub sent another pytorch_model.bin than m2e expects (sha256 a2b8b747f72c06e0...)" in result.stderr
+    assert len(list(tmp_path.glob("models--*/blobs/*"))) == 2  # what is kept is not fetched again
     asked = {line for line in capfd.readouterr().out.splitlines() if line.startswith("asked for")}
     prefix = "asked for /m-a-p/MERT-v1-95M/resolve/12af15fef9d0ac838c3f475bfbbf26d2060dd4f5/"
     assert asked == {prefix + name for name in ("config.json", "preprocessor_config.json", "pytorch_model.bin")}
+
+
+def test_a_download_that_breaks_off_is_one_line(hub: str, tmp_path: Path) -> None:
+    line = "ENCODERS['mine'] = HubEncoder('me/cut', 'b' * 40, '0')"
+    for address in (hub, "garbage"):
+        result = fetch(address, tmp_path, f"{line}\nfetch_encoder(find_encoder('mine'))")
+        assert "DataError: cannot fetch me/cut from the hub" in result.stderr.splitlines()[-1]
 
 
 def test_another_model_of_the_kind_is_a_line_in_the_registry(hub: str, tmp_path: Path, tiny: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +232,32 @@ def test_ten_real_clips(reference: Path, tmp_path: Path) -> None:
     labels = dict(zip(cache.labels.track_ids, cache.labels.valence_arousal.tolist(), strict=True))
     assert labels["2"] == pytest.approx([3.0, 3.1])
     assert cache.hours == pytest.approx(10 * 45.05 / 3600, rel=1e-3)
+
+
+def test_lost_settings_are_written_again_and_foreign_ones_are_a_note(
+    extracted: tuple[Path, Path, dict[str, object]], tmp_path: Path
+) -> None:
+    shutil.copytree(extracted[0].parent, tmp_path / "songs")
+    table, cache = tmp_path / "songs" / extracted[0].name, tmp_path / "songs" / "cache"
+    (config,) = cache.glob("songs/features-*/config.json")
+    before = config.read_bytes()
+    other = cache / "songs" / "features-0123456789abcdef"
+    other.mkdir()
+    (other / "config.json").write_bytes(b"\xff\xfe{")
+    for damage in (config.unlink, partial(config.write_text, "{}")):
+        damage()
+        result = extract(table, cache)
+        assert result.exit_code == 0
+        assert json.loads(result.stdout)["new"] == 0
+        assert "config.json was lost or edited, and is written again" in result.stderr
+        assert str(other) in result.stderr
+        assert config.read_bytes() == before
+
+
+def test_a_set_of_which_nothing_could_be_extracted_has_no_chords_to_export(tmp_path: Path) -> None:
+    good, bad = write_songs(tmp_path / "good", 1), write_songs(tmp_path / "bad", 1)
+    (bad.parent / "0.wav").write_text("broken")
+    bad = bad.rename(bad.with_name("bad.csv"))
+    result = extract(bad, tmp_path / "cache", "--dataset", str(good), "--export-chords", str(tmp_path / "lab"))
+    assert "bad: no chords are written" in result.stderr
+    assert len(list((tmp_path / "lab").rglob("*.lab"))) == 1

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -135,11 +136,32 @@ def test_a_file_of_another_model_or_of_something_else_is_left_alone(music: Path,
     assert result.exit_code == 1
     assert "another model" in result.stderr
     assert out.read_bytes() == before
-    out.write_text("my shopping list\n")
-    result = call(music, "--out", out, model=model)
+    for text in ("my shopping list\n", "my shopping list", '{"keep": "my only copy"}'):
+        out.write_text(text)
+        result = call(music, "--out", out, model=model)
+        assert result.exit_code == 1
+        assert "line 1" in result.stderr
+        assert out.read_text() == text
+    out.write_bytes(before.rstrip(b"\n"))  # whole, but for what ends it
+    assert "(0 new" in call(music / "short.ogg", "--out", out, model=model).stderr
+    assert out.read_bytes() == before
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_there(music: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "music.jsonl"
+    call(music / "short.ogg", "--out", out, model=model)
+    before, limits = out.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The same processes write temporary files: those of one song are shorter than this.
+    out.write_bytes(before * 200)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200 * len(before) + 10, limits[1]))
+    try:
+        result = call(music / "more", "--out", out, model=model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert result.exit_code == 1
-    assert "line 1" in result.stderr
-    assert out.read_text() == "my shopping list\n"
+    assert result.stderr.splitlines()[-1] == f"Error: cannot write {out}: File too large; what it holds is kept"
+    assert out.read_bytes()[: 200 * len(before)] == before * 200
+    assert "1 songs are in" in call(music / "more", "--out", out, model=model).stderr
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
@@ -195,7 +217,8 @@ def test_several_processes_give_the_same(music: Path, model: Path) -> None:
 
 
 @pytest.mark.long
-def test_an_interrupt_keeps_what_is_done(workspace: Path, model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_is_done(workspace: Path, model: Path, tmp_path: Path, number: signal.Signals) -> None:
     songs = tmp_path / "songs"
     songs.mkdir()
     for i in range(60):
@@ -209,9 +232,9 @@ def test_an_interrupt_keeps_what_is_done(workspace: Path, model: Path, tmp_path:
     while not out.exists() or out.stat().st_size == 0:
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said = process.communicate(timeout=120)[1]
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert f"What was done is in {out}" in said
     lines = out.read_text().splitlines()
     assert 1 <= len(lines) < 60

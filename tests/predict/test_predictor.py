@@ -1,5 +1,6 @@
 """Predicting a song is what evaluating its cache is."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from support.workspace import SETS, STUDENT
 
-from m2e.cache import ChordSequence, DataError, FeatureCache
+from m2e.cache import ChordSequence, DataError, ExtractionConfig, FeatureCache
 from m2e.extract.track import extract_track
 from m2e.predict import Predictor
 from m2e.predict.setup import prepare
@@ -103,7 +104,9 @@ def edit_card(workspace: Path, to: Path, old: str, new: str) -> Path:
         (to / name).write_bytes((workspace / STUDENT / name).read_bytes())
     text = (to / "config.json").read_text()
     assert old in text
-    (to / "config.json").write_text(text.replace(old, new))
+    values = json.loads(text.replace(old, new))
+    values["features"] = ExtractionConfig.from_json(json.dumps(values["extraction"])).fingerprint
+    (to / "config.json").write_text(json.dumps(values))
     return to
 
 

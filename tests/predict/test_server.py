@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +52,17 @@ def test_an_upload_is_cut_off_at_its_limit(server: Server) -> None:
     with pytest.raises((ConnectionError, http.client.HTTPException)):  # noqa: PT012
         server.request("POST", "/predict", endless(), Content_Type=UPLOAD_TYPE)
         raise ConnectionError
+
+
+def test_an_upload_that_breaks_off_is_no_news(server: Server) -> None:
+    for _ in range(8):  # as many as may wait at once, and more
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {UPLOAD_TYPE}\r\nContent-Length: 100000"
+            connection.sendall(head.encode() + b"\r\n\r\n" + bytes(500))
+    deadline = time.monotonic() + 30
+    while server.predict(b"no song")[0] == 503:  # until the server has noticed
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_small_file_that_grows_without_bound_stops_at_the_memory_limit(server: Server, workspace: Path) -> None:

@@ -58,5 +58,6 @@ class Server:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=60)
+        said = self.process.communicate(timeout=60)[1]
+        assert "Traceback" not in said, said
         return self.process.returncode

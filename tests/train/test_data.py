@@ -216,6 +216,12 @@ def test_labels_that_cannot_be_used_are_refused(folder: Path, changes: dict[str,
     assert "\n" not in str(caught.value)
 
 
+def test_a_set_of_test_tracks_alone_can_be_tested_on(folder: Path) -> None:
+    relabel(folder, make_labels("demo-deam", "D", 10), splits=("test",) * 10)
+    (data,) = load_data(open_caches(folder, ["D"]), TrainConfig(), torch.device("cpu"), to_learn=False)
+    assert len(data.splits["test"]) == 10
+
+
 def test_a_damaged_cache_is_refused(folder: Path) -> None:
     (shard,) = (folder / "demo-deam").glob("features-*/shard-*.h5")
     with h5py.File(shard, "r") as file:
