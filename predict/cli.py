@@ -115,7 +115,8 @@ def main(
         raise click.UsageError("--json, --csv, --plot and --out exclude each other")
     if serve == bool(songs):
         raise click.UsageError("give SONG, FOLDER or - (for paths on standard input), or else --serve")
-    _pass_names_through()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     from m2e.predict.setup import describe, prepare
     from m2e.predict.songs import find_songs
 
@@ -147,13 +148,6 @@ def main(
         say(f"The picture is in {plot}.")
     if not kept + done:
         raise SystemExit(1)
-
-
-def _pass_names_through() -> None:
-    """Names of files that are not UTF-8 come and go as the bytes that they are."""
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
 
 
 def _check_plot(plot: Path, songs: Sequence[Path]) -> None:
