@@ -20,7 +20,7 @@ from rich.text import Text
 from m2e.cache.errors import DataError
 
 # Files that are written by name say so themselves: here it is standard output.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # People read stderr; stdout carries results only, so that it can be piped.
 console = Console(stderr=True, highlight=False)
