@@ -83,7 +83,7 @@ def _connected(scheduler: str) -> Iterator[Client]:
         address: object = scheduler
         kind, _, count = scheduler.partition(":")
         if kind == "local":
-            options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
+            options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
             with without_interrupts():
                 address = stack.enter_context(LocalCluster(n_workers=int(count), **options))
         try:

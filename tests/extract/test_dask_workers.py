@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 from support.clusters import Cluster, Negate, Unusable, extract_on, wait_for_workers
@@ -162,6 +163,13 @@ def test_an_unreachable_scheduler_is_one_line(address: str, tmp_path: Path, monk
     with pytest.raises(DataError, match=rf"^no Dask scheduler answers at {address} \("):
         enter(address, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_of_this_machine_are_not_seen_from_others(tmp_path: Path) -> None:
+    with dask_workers("local:1", tmp_path, str, {}):
+        sockets = psutil.Process().net_connections()
+    listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
 
 
 def test_a_scheduler_without_workers_is_waited_for_and_then_said(
