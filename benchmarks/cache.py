@@ -30,7 +30,7 @@ import numpy as np
 from m2e.cache import ChordSequence, ExtractionConfig, FeatureCache, FeatureWriter, Labels, TrackFeatures, write_labels
 from m2e.cache.catalogue import scan
 from m2e.cache.files import write_atomically
-from m2e.cache.folders import CONFIG_FILE, features_folder
+from m2e.cache.folders import features_folder, write_config
 from m2e.cache.layout import CHORD, INDEX, Records, feature_image, feature_name
 from m2e.cache.pack import PACK_TRACKS, pack
 
@@ -90,7 +90,7 @@ def write_others(folder: Path, npy: Path, groups: Path) -> None:
 
 def write_simulated(features: Path, tracks: int) -> None:
     """The index of many tracks in packs, with one number a segment and no chords."""
-    write_atomically(features / CONFIG_FILE, CONFIG.to_json().encode())
+    write_config(features, CONFIG)
     rng = np.random.default_rng(0)
     for start in range(0, tracks, PACK_TRACKS):
         n = min(PACK_TRACKS, tracks - start)

@@ -221,12 +221,11 @@ def failures(folder: Path, features: str | None, as_json: bool) -> None:
     from m2e.cache.folders import folder_of_failures, one_features_folder, read_config
     from m2e.cache.reader import scan
 
-    group = folder_of_failures(folder)  # where nothing at all could be extracted
-    if group is None:
+    if group := folder_of_failures(folder):  # nothing at all could be extracted
+        found = read_failures(group)
+    else:
         group = one_features_folder(folder, features)
         found = read_failures(group, (track_id.decode() for track_id in scan(group, read_config(group)).index["id"]))
-    else:
-        found = read_failures(group)
     if as_json:
         click.echo(json.dumps([asdict(failure) for failure in found.values()], indent=2))
     else:

@@ -109,6 +109,8 @@ def _unavailable(name: str, error: ImportError) -> click.Command:
     return unavailable
 
 
+# More than any machine has cores; each takes a GB.
+PROCESSES = click.IntRange(1, 1024)
 cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from m2e.cache.errors import DataError
+from m2e.cache.files import write_atomically
 from m2e.cache.schema import ExtractionConfig
 
 CONFIG_FILE = "config.json"
@@ -55,12 +56,10 @@ def without_settings(folder: Path) -> list[Path]:
 
 def folder_of_failures(folder: Path) -> Path | None:
     """The one folder of settings of a data set, where it holds failures and nothing else."""
-    found = list(folder.glob(f"{_PREFIX}*"))
-    return (
-        found[0]
-        if len(found) == 1 and any(found[0].glob("failures-*")) and not (found[0] / CONFIG_FILE).exists()
-        else None
-    )
+    match list(folder.glob(f"{_PREFIX}*")):
+        case [only] if any(only.glob("failures-*")) and not (only / CONFIG_FILE).exists():
+            return only
+    return None
 
 
 def one_features_folder(folder: Path, features: str | None = None) -> Path:
@@ -96,6 +95,15 @@ def read_config(features: Path) -> ExtractionConfig:
     if features.name != f"{_PREFIX}{config.fingerprint}":
         raise DataError(f"{path} does not match its folder's name: it was edited, or made by another version")
     return config
+
+
+def write_config(features: Path, config: ExtractionConfig) -> None:
+    """Write the settings of a features folder, which is made where it is not there.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    write_atomically(features / CONFIG_FILE, config.to_json().encode())
 
 
 def feature_files(features: Path) -> list[Path]:

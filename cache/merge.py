@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from m2e.cache.catalogue import scan
 from m2e.cache.errors import DataError
 from m2e.cache.files import content_digest, write_atomically
-from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, features_folder, one_features_folder, read_config
+from m2e.cache.folders import (
+    CONFIG_FILE,
+    LABELS_FILE,
+    features_folder,
+    one_features_folder,
+    read_config,
+    write_config,
+)
 from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.lock import pack_lock
 from m2e.cache.schema import ExtractionConfig, Labels
@@ -78,7 +85,7 @@ def merge(
                     )
         write_labels(into, labels)
         if not (target / CONFIG_FILE).exists():
-            write_atomically(target / CONFIG_FILE, config.to_json().encode())
+            write_config(target, config)
         copied = sum(_copy(folder, target, config, advance) for folder in folders)
     return Merged(len(after) - len(before), len(after), copied)
 

@@ -10,7 +10,7 @@ from typing import Self
 from m2e.cache.errors import DataError
 from m2e.cache.files import remove_stale_temporaries, write_atomically
 from m2e.cache.folders import CONFIG_FILE as CONFIG_FILE
-from m2e.cache.folders import feature_files
+from m2e.cache.folders import feature_files, write_config
 from m2e.cache.folders import features_folder as features_folder
 from m2e.cache.layout import Records, feature_image, feature_name, join, to_record
 from m2e.cache.provenance import write_provenance
@@ -79,7 +79,7 @@ class FeatureWriter:
 
     def _write_settings(self) -> None:
         if not (self.folder / CONFIG_FILE).exists():
-            write_atomically(self.folder / CONFIG_FILE, self._config.to_json().encode())
+            write_config(self.folder, self._config)
 
     def __enter__(self) -> Self:
         return self

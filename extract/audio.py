@@ -77,7 +77,7 @@ def load_audio(
     """
     try:
         size = path.stat().st_size
-        if path.exists() and not path.is_file():  # a pipe or a device may have no end
+        if not path.is_file():  # a pipe or a device may have no end
             raise DataError(f"{path} is no regular file")
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").digest()
@@ -115,9 +115,10 @@ def _resampled(blocks: Iterator[_Block], targets: tuple[tuple[int, ResamplerName
     resamplers: list[Resampler] = []
     waves: list[_GrowingWave] = []
     for block in blocks:
-        if not np.isfinite(block.wave).all():
+        loudest = float(np.abs(block.wave).max(initial=0))
+        if not math.isfinite(loudest):
             raise DataError("holds samples that are not numbers (NaN or infinite)")
-        if np.abs(block.wave).max(initial=0) > _LOUDEST:
+        if loudest > _LOUDEST:
             raise DataError(f"holds samples beyond {_LOUDEST:g}, where full scale is 1: it is damaged")
         if not samples:
             rate = block.rate

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2e.cache.console import Command, cache_option, device_option, say
+from m2e.cache.console import PROCESSES, Command, cache_option, device_option, say
 from m2e.cache.schema import PRECISIONS
 from m2e.manifests.dataset import Choices
 from m2e.manifests.options import check_choices, choices_options
@@ -43,8 +43,6 @@ Exit codes: 0 all good tracks are in; 1 none is (or --strict and some failed); 2
 
 # Of Dask's addresses.
 _SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
-# More processes than any machine has cores; each takes a GB.
-_MOST_JOBS = 1024
 
 
 def _parse_part(context: click.Context, option: click.Parameter, text: str | None) -> Part | None:
@@ -145,7 +143,7 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N tracks that have audio.")
 @click.option(
     "--jobs",
-    type=click.IntRange(1, _MOST_JOBS),
+    type=PROCESSES,
     metavar="N",
     help="Processes that extract; where a GPU does, that decode for it.  [default: one a core]",
 )
@@ -299,11 +297,11 @@ def main(
 
 def _export_chords(sessions: list[Session], folder: Path) -> None:
     from m2e.cache import FeatureCache
-    from m2e.cache.folders import feature_files, fingerprint_of
+    from m2e.cache.folders import feature_names, fingerprint_of
     from m2e.extract.chord_files import export_chords
 
     for session in sessions:
-        if not feature_files(session.features):
+        if not feature_names(session.features):
             say(f"{session.manifest.name}: no chords are written, for no track could be extracted", "note")
             continue
         with FeatureCache.open(session.folder, fingerprint_of(session.features)) as cache:

@@ -117,16 +117,16 @@ def make_plan(
         with_audio += 1
         if not mine:
             continue
-        if row >= 0:
-            if index["audio_bytes"][row] != size:
-                changed.append(track.track_id)
-            elif not selection.overwrite:
-                done.append(track)
-                continue
-            again.append(_task(track, size))
-            continue
         earlier = failures.get(track.track_id)
-        if earlier and earlier.audio_bytes == size and not (selection.retry_failed or selection.overwrite):
+        if row >= 0:
+            other = index["audio_bytes"][row] != size
+            if other:
+                changed.append(track.track_id)
+            if other or selection.overwrite:
+                again.append(_task(track, size))
+            else:
+                done.append(track)
+        elif earlier and earlier.audio_bytes == size and not (selection.retry_failed or selection.overwrite):
             failed[track.track_id] = earlier
         else:
             tasks.append(_task(track, size, earlier.attempts if earlier else 0))
@@ -135,8 +135,8 @@ def make_plan(
         others = _changed([track.audio_path for track in done], index["audio_sha256"][rows], compared)
         again += [_task(done[i], int(index["audio_bytes"][rows[i]])) for i in others]
         changed += [done[i].track_id for i in others]
-        for i in reversed(others):
-            del done[i]
+        left_out = set(others)
+        done = [track for i, track in enumerate(done) if i not in left_out]
     return Plan(
         tasks=(*tasks, *again),
         done=tuple(track.track_id for track in done),

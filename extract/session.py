@@ -18,8 +18,8 @@ from m2e.cache import DataError, ExtractionConfig
 from m2e.cache.catalogue import Problems, scan
 from m2e.cache.console import console, progress_bar, say
 from m2e.cache.failures import Failure, read_failures
-from m2e.cache.files import remove_stale_temporaries, write_atomically
-from m2e.cache.folders import CONFIG_FILE, feature_files, features_folder, read_config
+from m2e.cache.files import remove_stale_temporaries
+from m2e.cache.folders import CONFIG_FILE, feature_names, features_folder, read_config, write_config
 from m2e.cache.lock import LOCK_FILE
 from m2e.cache.pack import forget, pack
 from m2e.cache.repair import repair
@@ -129,12 +129,12 @@ class Session:
 
     def _restore_settings(self) -> None:
         """A folder's name is the digest of its settings: where there are features, they are known."""
-        if not feature_files(self.features):
+        if not feature_names(self.features):
             return
         try:
             read_config(self.features)
         except DataError:
-            write_atomically(self.features / CONFIG_FILE, self.config.to_json().encode())
+            write_config(self.features, self.config)
             say(f"{self.features / CONFIG_FILE} was lost or edited, and is written again", "note")
 
     def _index(self) -> NDArray[Any]:
@@ -228,7 +228,7 @@ class Session:
                 time.sleep(1)
 
     def _pack(self) -> None:
-        if not any(path.name.startswith("shard-") for path in feature_files(self.features)):
+        if not any(name.startswith("shard-") for name in feature_names(self.features)):
             return
         try:
             packed = pack(self.features)

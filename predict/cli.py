@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m2e.cache.console import Command, device_option, progress_bar, say
+from m2e.cache.console import PROCESSES, Command, device_option, progress_bar, say
 from m2e.cache.interrupts import interruptible
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ be used, or the disk is full; 2 wrong usage; 130 or 143 interrupted.
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Append JSON lines to this file, and resume from it."
 )
-@click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Processes.  [default: one a core]")
+@click.option("--jobs", type=PROCESSES, metavar="N", help="Processes.  [default: one a core]")
 @device_option
 @click.option("--serve", is_flag=True, help="Instead of songs: a page in the browser, on this machine alone.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="With --serve: where.")

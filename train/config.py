@@ -86,7 +86,7 @@ class TrainConfig:
             _require(_is_int(value) and 1 <= value <= _LARGEST, name, value, f"a whole number, 1 to {_LARGEST}")
         for name in ("patience", "seed"):
             value = getattr(self, name)
-            _require(_is_int(value) and 0 <= value < 2**63, name, value, "a whole number, 0 or more")
+            _require(_is_int(value) and 0 <= value < 2**63, name, value, f"a whole number, 0 to {2**63 - 1}")
         for name, most in (("kd_weight", 1.0), ("dropout", 0.9)):
             value = getattr(self, name)
             _require(_is_number(value) and 0 <= value <= most, name, value, f"a number, 0 to {most}")

@@ -218,8 +218,6 @@ def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Emo
     if not tasks:
         raise DataError(f"{cache.folder} has neither tags nor valence and arousal: its labels.h5 holds no labels")
     kept, notes = _kept(cache, tasks)
-    if not len(kept):
-        raise DataError(f"{cache.folder} has no tracks with features, labels and a split")
     table = cache.load([labels.track_ids[i] for i in kept])
     layers = [cache.layers.index(layer) for layer in config.layers]
     sums = prefix_sums(table.embeddings, table.first, layers)
