@@ -6,12 +6,13 @@ A new data set is one file beside these and one line in `DATASETS`.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from m2e.cache.errors import DataError
 from m2e.manifests import deam, demo, emomusic, jamendo, pmemo, table
-from m2e.manifests.dataset import DEFAULT_CHOICES, Choices, DataSet
+from m2e.manifests.dataset import AUTO, DEFAULT_CHOICES, NONE, Choices, DataSet
 from m2e.manifests.splits import align_splits, apply_splits
 from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal
 
@@ -72,10 +73,29 @@ def load(
     if is_table(dataset):
         manifest = table.read(Path(dataset), root, choices.scale, reserved=DATASETS)
     else:
-        manifest = find(dataset).read(root or default_root(dataset), choices)
+        folder = root or default_root(dataset)
+        manifest = find(dataset).read(folder, choices)
+        if choices.align == AUTO and splits is None and find(dataset).shares_clips_with:
+            return _align_with_found(manifest, find(find(dataset).shares_clips_with), folder)
     if splits is not None:
         manifest = apply_splits(manifest, splits)
-    if choices.align:
-        other, _, folder = choices.align.partition("=")
-        manifest = align_splits(manifest, load(other, Path(folder) if folder else None))
+    if choices.align not in (AUTO, NONE):
+        name, _, other = choices.align.partition("=")
+        manifest = align_splits(manifest, load(name, Path(other) if other else None))
     return manifest
+
+
+def _align_with_found(manifest: Manifest, other: DataSet, root: Path) -> Manifest:
+    """`manifest`, of the folder `root`, with the splits of `other` for clips of both, where `other` is found."""
+    reason = "not there"
+    for folder in (root.absolute().parent / other.name, default_root(other.name)):
+        if folder.is_dir():
+            try:
+                return align_splits(manifest, other.read(folder))
+            except DataError as error:
+                reason = str(error).partition(f"; for {other.name}")[0]
+    note = (
+        f"the splits do not follow {other.name} ({reason}): training on both would see test clips; bring its "
+        f"annotations (`m2e-manifest check {other.name}`) or say where they are (--align {other.name}=DIR)"
+    )
+    return replace(manifest, notes=(*manifest.notes, note))

@@ -262,17 +262,31 @@ def leaks(data: tuple[str, ...], splits: tuple[str, ...], as_json: bool) -> None
     folders = dict((text, None) if text.lower().endswith(".csv") else _pair(text, "--data") for text in data)
     if stray := lists.keys() - folders.keys():
         raise click.BadParameter(f"{min(stray)} is not among --data", param_hint="--splits")
-    manifests = [_load(name, folder, lists.get(name), Choices()) for name, folder in folders.items()]
+    manifests = [
+        _load(name, folder, lists.get(name), Choices() if name in lists else _aligned(name, folders))
+        for name, folder in folders.items()
+    ]
     found = find_leaks(manifests)
     if as_json:
         click.echo(json.dumps([asdict(leak) for leak in found], indent=2))
         return
     for line in _leak_table(manifests, found):
         click.echo(line)
-    say(
-        "+n: the clip is there under another id (known duplicates). To keep clips from crossing: m2e-manifest build "
-        "NAME --align OTHER=DIR --out FILE.csv, then m2e-cache relabel --manifest FILE.csv"
-    )
+    if any(leak.split != "test" and leak.same + leak.duplicates for leak in found):
+        say(
+            "+n: the clip is there under another id (known duplicates). To keep clips from crossing: "
+            "m2e-manifest build NAME --align OTHER=DIR --out FILE.csv, then m2e-cache relabel --manifest FILE.csv"
+        )
+    else:
+        say("No clip of a test set is in a train or validation split.")
+
+
+def _aligned(name: str, folders: dict[str, Path | None]) -> Choices:
+    """The default choices, with the other data set that `name` follows read from where the user says it is."""
+    from m2e.manifests import DATASETS
+
+    other = DATASETS[name].shares_clips_with if name in DATASETS else ""
+    return Choices(align=f"{other}={folders[other]}") if other in folders else Choices()
 
 
 def _pair(text: str, option: str) -> tuple[str, Path]:

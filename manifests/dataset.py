@@ -11,6 +11,8 @@ from m2e.cache.errors import DataError
 from m2e.manifests.track import Manifest
 
 DeamLabels = Literal["as-distributed", "repaired"]
+AUTO = "auto"
+NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,14 @@ class Choices:
         deam_labels: DEAM's labels as published, or with the two columns of songs 2-1000 exchanged back.
         jamendo_split: which of MTG-Jamendo's official splits, 0-4; the paper and MediaEval use 0.
         scale: the ends of the scale of valence and arousal in a user's own CSV, mapped to 1 and 9.
-        align: another data set, NAME or NAME=DIR or FILE.csv; clips that both hold take its split.
+        align: another data set, NAME or NAME=DIR or FILE.csv; clips that both hold take its split. "auto": the data
+            set's own `shares_clips_with`, where it is found; "none": no other.
     """
 
     deam_labels: DeamLabels = "as-distributed"
     jamendo_split: int = 0
     scale: tuple[float, float] = (1.0, 9.0)
-    align: str = ""
+    align: str = AUTO
 
 
 DEFAULT_CHOICES = Choices()
@@ -57,6 +60,7 @@ class DataSet:
         steps: what to do to get it, a line each; {root} stands for the folder.
         issues: what is known to be wrong or surprising, a line each.
         paper_counts: train, validation and test of the paper's Table I.
+        shares_clips_with: a data set with an official split that holds some of the same clips; "" for none.
         base_url: of `files`.
         files: metadata that `m2e-manifest fetch` can get.
         audio_digests: lists of SHA-256 and path, a line an audio file, below the data set's folder.
@@ -72,6 +76,7 @@ class DataSet:
     steps: tuple[str, ...] = ()
     issues: tuple[str, ...] = ()
     paper_counts: tuple[int, int, int] | None = None
+    shares_clips_with: str = ""
     base_url: str = ""
     files: tuple[RemoteFile, ...] = ()
     audio_digests: tuple[str, ...] = ()

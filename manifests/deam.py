@@ -101,10 +101,12 @@ DATASET = DataSet(
         "valence and arousal of ids 2-1000 (744 songs) are exchanged in the published static file; published results, "
         "the paper's included, rest on it as it is",
         "there is no official split; the paper's lists are applied with --splits",
-        "all 744 clips of EmoMusic are among these songs, under the same ids: for training on both, give DEAM's copies "
-        "EmoMusic's splits with --align emomusic",
+        "all 744 clips of EmoMusic are among these songs, under the same ids: by default they take EmoMusic's splits "
+        "where its annotations are beside this folder or in their default one (no audio is needed); else, and with the "
+        "paper's lists, training on both sets leaks test clips",
         "ids 2001-2058 are full songs, the others clips of 45 s",
         SAME_AUDIO_ISSUE,
     ),
     paper_counts=(1261, 271, 270),
+    shares_clips_with="emomusic",
 )

@@ -57,7 +57,7 @@ def _track(place: Place, label: Row, info: Row) -> Track:
         raise DataError(f"{info.where}: Mediaeval 2013 set {official!r} is neither 'development' nor 'evaluation'")
     return Track(
         track_id=song_id,
-        audio_path=place.audio(f"clips_45sec/{song_id}.mp3"),
+        audio_path=place.audio(f"clips_45sec/{song_id}.mp3", f"clips_45seconds/{song_id}.mp3"),
         split="test" if official == "evaluation" else None,
         valence_arousal=ValenceArousal(label.number("mean_valence", 1, 9), label.number("mean_arousal", 1, 9)),
         clip_group=clip_group(song_id),
@@ -69,7 +69,7 @@ DATASET = DataSet(
     name=NAME,
     letter="E",
     description="EmoMusic: 744 clips of 45 s with valence and arousal, official test set",
-    holds="the unpacked annotations (a folder annotations) and clips (a folder clips_45sec)",
+    holds="the unpacked annotations (a folder annotations) and clips (a folder clips_45sec or clips_45seconds)",
     source="https://cvml.unige.ch/databases/emoMusic/",
     licence="annotations for research use; the clips come from the Free Music Archive under Creative Commons licences",
     parse=parse,
@@ -79,7 +79,7 @@ DATASET = DataSet(
     ),
     issues=(
         "all 744 clips are also in DEAM, under the same ids: joint training on the paper's splits leaks test clips "
-        "(`m2e-manifest leaks` counts them)",
+        "(`m2e-manifest leaks` counts them); DEAM's default splits follow these",
         "songs of one artist stand in the official development and evaluation sets alike",
         "arousal stands before valence in the label file; it is read by name",
         SAME_AUDIO_ISSUE,

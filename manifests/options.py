@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 
 from m2e.manifests import is_table
-from m2e.manifests.dataset import DEFAULT_CHOICES, Choices, DeamLabels
+from m2e.manifests.dataset import AUTO, DEFAULT_CHOICES, NONE, Choices, DeamLabels
 
 root_option = click.option(
     "--root",
@@ -53,8 +53,9 @@ def choices_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--align",
         default=DEFAULT_CHOICES.align,
-        metavar="NAME[=DIR]",
-        help="For one data set: clips that data set NAME holds too take its split (deam: --align emomusic).",
+        metavar="NAME[=DIR]|none",
+        help="For one data set: clips that data set NAME holds too take its split.  [default: for deam emomusic, where "
+        "its annotations are found]",
     )
     @wraps(command)
     def with_choices(
@@ -81,5 +82,5 @@ def check_choices(choices: Choices, datasets: Sequence[str]) -> None:
     ):
         if given and not concerned:
             raise click.UsageError(f"{option}, and none of {', '.join(datasets)} (a built manifest has it made)")
-    if choices.align and len(datasets) > 1:
+    if choices.align not in (AUTO, NONE) and len(datasets) > 1:
         raise click.UsageError("--align is of one data set")

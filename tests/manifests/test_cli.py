@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.official import WRITERS, write, write_deam, write_deam_dynamic
+from support.official import WRITERS, write, write_deam, write_deam_dynamic, write_emomusic
 
 from m2e.manifests import DATASETS, load
 from m2e.manifests.cli import main
@@ -161,6 +161,22 @@ def test_leaks(reference: Path) -> None:
         "duplicates": 0,
         "artists": None,
     } in found
+
+
+def test_leaks_of_default_splits(tmp_path: Path) -> None:
+    """DEAM follows the EmoMusic that the user names, wherever that is, unless lists are given."""
+    ids = range(2, 200)
+    write_deam(tmp_path / "one" / "deam", ids)
+    write_emomusic(tmp_path / "two" / "songs", ids)
+    data = ("--data", f"D={tmp_path / 'one' / 'deam'}", "--data", f"E={tmp_path / 'two' / 'songs'}")
+    result = run("leaks", *data)
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["emomusic", "50", "deam", "0", "0", "50"] in rows
+    assert "No clip of a test set is in a train or validation split." in result.stderr
+    for split, listed in (("train", range(100, 190)), ("validation", range(190, 199)), ("test", [2])):
+        write(tmp_path / "lists" / f"{split}.txt", "".join(f"{i}\n" for i in listed))
+    rows = [line.split() for line in run("leaks", *data, "--splits", f"D={tmp_path / 'lists'}").stdout.splitlines()]
+    assert not any(row[:3] == ["emomusic", "50", "deam"] and row[3] == "0" for row in rows)
 
 
 @pytest.mark.parametrize(

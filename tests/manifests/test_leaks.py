@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.official import write, write_deam, write_emomusic
 
 from m2e.manifests import Choices, Manifest, Track, load
 from m2e.manifests.leaks import Leak, find_leaks
@@ -58,12 +59,66 @@ def test_the_papers_splits_leak_as_known(reference: Path) -> None:
 def test_alignment_stops_every_leak_of_the_default_splits(reference: Path) -> None:
     data = reference / "data"
     emomusic = load("emomusic", data / "emomusic")
-    assert table(load("deam", data / "deam"), emomusic)["emomusic", "deam", "train"][0] > 0
-    deam = load("deam", data / "deam", choices=Choices(align=f"emomusic={data / 'emomusic'}"))
+    alone = load("deam", data / "deam", choices=Choices(align="none"))
+    assert table(alone, emomusic)["emomusic", "deam", "train"][0] > 0
+    deam = load("deam", data / "deam")
     found = table(deam, emomusic)
     for split in ("train", "validation"):
         assert found["emomusic", "deam", split][:2] == found["deam", "emomusic", split][:2] == (0, 0)
     assert "744 tracks shared with emomusic as there" in deam.provenance
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> dict[str, Path]:
+    """Folders of DEAM and EmoMusic side by side, some songs linked by artist, one pair of duplicates."""
+    ids = (*range(2, 200), 536)
+    write_deam(tmp_path / "deam", ids)
+    write_emomusic(tmp_path / "emomusic", ids)
+    return {name: tmp_path / name for name in ("deam", "emomusic")}
+
+
+def crossing(deam: Manifest, emomusic: Manifest) -> int:
+    """Clips of a test set that are in a train or validation split, in either direction."""
+    return sum(found[0] + found[1] for (_, _, split), found in table(deam, emomusic).items() if split != "test")
+
+
+def test_default_splits_do_not_leak_wherever_emomusic_is(
+    both: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emomusic = load("emomusic", both["emomusic"])
+    beside = load("deam", both["deam"])
+    assert crossing(beside, emomusic) == 0
+    assert "199 tracks shared with emomusic as there" in beside.provenance
+    elsewhere = both["deam"].parent / "elsewhere"
+    elsewhere.mkdir()
+    both["deam"].rename(elsewhere / "deam")
+    alone = load("deam", elsewhere / "deam")
+    assert crossing(alone, emomusic) > 0
+    assert "emomusic" not in alone.provenance
+    assert alone.notes[-1].startswith("the splits do not follow emomusic (not there)")
+    monkeypatch.setenv("M2E_DATA", str(both["emomusic"].parent))
+    in_default_folder = load("deam", elsewhere / "deam")
+    splits = [[(track.track_id, track.split) for track in m.tracks] for m in (beside, in_default_folder)]
+    assert splits[0] == splits[1]
+
+
+def test_lists_and_none_leave_deam_as_it_is(both: dict[str, Path]) -> None:
+    lists = both["deam"].parent / "lists"
+    for split, ids in (("train", "2\n4\n"), ("validation", "5\n"), ("test", "6\n")):
+        write(lists / f"{split}.txt", ids)
+    listed = load("deam", both["deam"], lists)
+    assert [track.split for track in listed.tracks[:5]] == ["train", None, "train", "validation", "test"]
+    assert listed.provenance.endswith("splits: the lists in lists")
+    alone = load("deam", both["deam"], choices=Choices(align="none"))
+    assert alone.provenance.endswith("splits: 70/15/15 by a hash of clip and artist")
+    assert not any("emomusic" in note for note in alone.notes)
+
+
+def test_damaged_emomusic_is_named(both: dict[str, Path]) -> None:
+    write(both["emomusic"] / "annotations" / "songs_info.csv", "song_id\n2\n")
+    note = load("deam", both["deam"]).notes[-1]
+    assert "songs_info.csv: lacks the columns" in note
+    assert note.isprintable()
 
 
 def test_copies_in_several_splits_follow_the_strictest() -> None:

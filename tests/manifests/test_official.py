@@ -118,7 +118,8 @@ def test_deam_rows(tmp_path: Path) -> None:
     assert tracks["2001"].clip_group == "deam/2001"
     assert tracks["536"].clip_group == tracks["175"].clip_group == "mediaeval/175"
     assert tracks["536"].split == tracks["175"].split
-    (note,) = manifest.notes
+    note, alone = manifest.notes
+    assert alone.startswith("the splits do not follow emomusic (not there)")
     assert note.startswith("4 songs (ids 2-1000) carry valence and arousal exchanged, going by their ids")
 
 
@@ -144,6 +145,14 @@ def test_emomusic_rows(tmp_path: Path) -> None:
     assert tracks["2"].artist == "Artist, 2"
     assert tracks["536"].clip_group == "mediaeval/175"
     assert [track_id for track_id, track in tracks.items() if track.split == "test"] == ["3", "8"]
+
+
+@pytest.mark.parametrize("place", ["clips_45sec", "clips_45seconds", "clips_45sec/clips_45seconds"])
+def test_emomusic_audio_is_found_where_archives_put_it(place: str, tmp_path: Path) -> None:
+    WRITERS["emomusic"](tmp_path)
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "3.mp3").touch()
+    assert by_id(load("emomusic", tmp_path))["3"].audio_path == tmp_path / place / "3.mp3"
 
 
 def test_emomusic_clip_that_repeats_a_test_clip_is_in_no_split(tmp_path: Path) -> None:
