@@ -38,7 +38,7 @@ def examine(manifest: Manifest, dataset: DataSet | None) -> dict[str, Any]:
             {"in": leak.split, "clips": leak.same + leak.duplicates, "artists": leak.artists}
             for leak in find_leaks([manifest])
         ],
-        "evidence": dict(manifest.evidence),
+        "evidence": {tracks: dict(figures) for tracks, figures in manifest.evidence},
         "provenance": manifest.provenance,
         "notes": list(manifest.notes),
         "known_issues": list(dataset.issues) if dataset else [],
@@ -106,8 +106,10 @@ def describe(facts: dict[str, Any]) -> list[str]:
     for seen in facts["test_tracks_seen"]:
         known = f"{seen['artists']} are by its artists" if seen["artists"] is not None else "artists unknown"
         lines.append(_line(f"test in {seen['in']}", f"{seen['clips']} tracks hold a clip of it, {known}"))
-    for name, value in facts["evidence"].items():
-        lines.append(_line("swap check", f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}"))
+    for tracks, figures in facts["evidence"].items():
+        for name, value in figures.items():
+            number = f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+            lines.append(_line("swap check", f"{tracks}: {name} {number}"))
     lines.append(_line("provenance", facts["provenance"]))
     lines += [_line("note", note) for note in facts["notes"]]
     lines += [_line("known issue", issue) for issue in facts["known_issues"]]

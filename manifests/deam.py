@@ -24,6 +24,7 @@ _STATIC = tuple(
 _DYNAMIC = tuple(_AVERAGED / "dynamic (per second annotations)" / f"{name}.csv" for name in ("valence", "arousal"))
 _LAST_MEDIAEVAL_CLIP = 2000
 _LAST_EXCHANGED = 1000
+_EXCHANGED, _AS_LABELLED = "ids 2-1000", "ids 1001-2058"
 
 
 def parse(root: Path, choices: Choices) -> Manifest:
@@ -34,7 +35,9 @@ def parse(root: Path, choices: Choices) -> Manifest:
     check_unique(rows, "song_id")
     labels = {row.decimal_id("song_id"): _label(row) for row in rows}
     low = {song_id: label for song_id, label in labels.items() if int(song_id) <= _LAST_EXCHANGED}
-    check = _check(place, low)
+    rest = {song_id: label for song_id, label in labels.items() if int(song_id) > _LAST_EXCHANGED}
+    checks = _checks(place, {_EXCHANGED: low, _AS_LABELLED: rest})
+    check = checks.get(_EXCHANGED)
     exchanged = low if check is None or check.exchanged else {}
     treatment = "as distributed"
     if choices.deam_labels == "repaired":
@@ -45,8 +48,8 @@ def parse(root: Path, choices: Choices) -> Manifest:
         letter="D",
         tracks=hash_splits([_track(place, song_id, label) for song_id, label in labels.items()]),
         provenance=f"DEAM static annotations averaged per song, {treatment}; splits: {HASH_SPLITS}",
-        notes=(_note(len(low), check, choices),) if low else (),
-        evidence=check.figures if check else (),
+        notes=(*([_note(len(low), check, choices)] if low else []), *_doubts(checks.get(_AS_LABELLED))),
+        evidence=tuple((songs, check.figures) for songs, check in checks.items()),
     )
 
 
@@ -54,12 +57,14 @@ def _label(row: Row) -> ValenceArousal:
     return ValenceArousal(row.number("valence_mean", 1, 9), row.number("arousal_mean", 1, 9))
 
 
-def _check(place: Place, labels: dict[str, ValenceArousal]) -> SwapCheck | None:
-    """The check of songs 2-1000; None where the dynamic annotations are not there or too few to tell."""
+def _checks(place: Place, songs: dict[str, dict[str, ValenceArousal]]) -> dict[str, SwapCheck]:
+    """The check of each group of songs; of none where dynamic annotations are not there, or too few to tell."""
     files = [place.file(file) for file in _DYNAMIC]
     if not all(file.is_file() for file in files):
-        return None
-    return swap_check(labels, *(dynamic_means(file) for file in files))
+        return {}
+    dynamic = [dynamic_means(file) for file in files]
+    checks = {group: swap_check(labels, *dynamic) for group, labels in songs.items()}
+    return {group: check for group, check in checks.items() if check}
 
 
 def _note(songs: int, check: SwapCheck | None, choices: Choices) -> str:
@@ -73,6 +78,13 @@ def _note(songs: int, check: SwapCheck | None, choices: Choices) -> str:
         f"{songs} songs (ids 2-1000) carry valence and arousal exchanged, {known}: kept as distributed, "
         "as in published results; --deam-labels repaired puts them right"
     )
+
+
+def _doubts(check: SwapCheck | None) -> list[str]:
+    """A note where the songs that are right in the published file are not in this one."""
+    if check is None or not check.exchanged:
+        return []
+    return [f"the swap check finds valence and arousal of {_AS_LABELLED} exchanged: this is not the published file"]
 
 
 def _track(place: Place, song_id: str, label: ValenceArousal) -> Track:

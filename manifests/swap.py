@@ -46,10 +46,10 @@ class SwapCheck:
         """The figures under names for people."""
         return (
             ("songs compared", self.songs),
-            ("r of static valence and dynamic valence", self.valence_valence),
-            ("r of static valence and dynamic arousal", self.valence_arousal),
-            ("r of static arousal and dynamic valence", self.arousal_valence),
-            ("r of static arousal and dynamic arousal", self.arousal_arousal),
+            ("r of static valence with dynamic valence", self.valence_valence),
+            ("r of static valence with dynamic arousal", self.valence_arousal),
+            ("r of static arousal with dynamic valence", self.arousal_valence),
+            ("r of static arousal with dynamic arousal", self.arousal_arousal),
         )
 
 

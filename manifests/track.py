@@ -66,7 +66,7 @@ class Manifest:
         provenance: a sentence on the source of labels and splits, printed in reports: "<labels>; splits: <splits>".
         notes: a line each on what a user should know (songs without labels, ...).
         unlabelled: ids that the data set names but that have no label, and so are no tracks here.
-        evidence: figures on which a judgement of the labels rests, by what they measure.
+        evidence: figures on which a judgement of the labels rests: of which tracks, and by what they measure.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Manifest:
     provenance: str = ""
     notes: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
-    evidence: tuple[tuple[str, float], ...] = ()
+    evidence: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
 
     def __post_init__(self) -> None:
         ids = [track.track_id for track in self.tracks]

@@ -71,10 +71,10 @@ def test_check_shows_unlabelled_duplicates_ranges_and_the_swap(tmp_path: Path) -
     assert pair.keys() == {"175", "536"}
     assert len(set(pair.values())) == 1
     assert found["labels"]["valence"]["max"] == 7.1
-    assert found["evidence"]["songs compared"] == 60
-    assert found["evidence"]["r of static valence and dynamic arousal"] > 0.99
+    assert found["evidence"]["ids 2-1000"]["songs compared"] == 60
+    assert found["evidence"]["ids 2-1000"]["r of static valence with dynamic arousal"] > 0.99
     text = run("check", "deam", "--root", tmp_path / "deam").stdout
-    assert "swap check          r of static valence and dynamic arousal: 1.000" in text
+    assert "swap check          ids 2-1000: r of static valence with dynamic arousal 1.000" in text
     assert "60 songs (ids 2-1000) carry valence and arousal exchanged" in text
     assert "paper  1,261  -1,2" in text
 
