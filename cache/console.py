@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DataError, printable
 
 # Files that are written by name say so themselves: here it is standard output.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -28,7 +28,7 @@ console = Console(stderr=True, highlight=False)
 
 def say(text: str, label: str = "", style: str = "yellow") -> None:
     """Print a line for people as it is, never as markup (file names may hold brackets), after a coloured label."""
-    console.print(Text.assemble((f"{label} " if label else "", style), text), soft_wrap=True)
+    console.print(Text.assemble((f"{label} " if label else "", style), printable(text)), soft_wrap=True)
 
 
 class Command(click.Command):
@@ -52,6 +52,8 @@ class Command(click.Command):
             _discard_output()
             ctx.exit(0)
         except OSError as error:
+            if error.filename is not None:
+                raise click.ClickException(printable(f"{error.filename}: {error.strerror}")) from error
             if error.errno not in _FULL:
                 raise
             _discard_output()

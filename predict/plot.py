@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DataError, printable
 from m2e.predict.result import SongPrediction
-from m2e.predict.text import clock, printable
+from m2e.predict.text import clock
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

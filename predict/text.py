@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from m2e.cache.errors import printable
 from m2e.predict.result import Emotion, SongPrediction
 
 _MOST_TAGS = 3
@@ -64,11 +65,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def printable(text: str) -> str:
-    """Text that does nothing to a terminal: file names may hold escape codes."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def clock(seconds: float) -> str:

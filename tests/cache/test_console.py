@@ -1,6 +1,7 @@
 """What every command does alike."""
 
 import importlib
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,25 @@ def test_a_data_error_is_one_line_and_exit_1() -> None:
     assert result.exit_code == 1
     assert result.stderr == "Error: a.csv: is empty: write something into it\n"
     assert result.stdout == ""
+
+
+def test_what_names_hold_reaches_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "a\x1b[2J\nError: b\u202e\udcff\x9bé"
+    shown = "a\\x1b[2J\\nError: b\\u202e\\udcff\\x9bé"
+    say(evil)
+    assert capsys.readouterr().err == f"{shown}\n"
+    assert str(DataError(evil)) == shown
+    assert str(pickle.loads(pickle.dumps(DataError(evil)))) == shown
+
+
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    @click.command(cls=Command)
+    def reads() -> None:
+        (tmp_path / ("x" * 300)).read_bytes()
+
+    result = CliRunner().invoke(reads)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path}/{'x' * 300}: File name too long\n"
 
 
 def test_a_missing_extra_is_one_line_and_a_missing_module_of_ours_is_a_bug() -> None:
