@@ -68,8 +68,15 @@ def load(
         choices: what the data set leaves to the user.
 
     Raises:
-        DataError: an unknown name; a folder or file that is missing or damaged.
+        DataError: an unknown name; a folder or file that is missing, unreadable or damaged.
     """
+    try:
+        return _load(dataset, root, splits, choices)
+    except OSError as error:
+        raise DataError(f"{error.filename or dataset}: cannot be read: {error.strerror}") from error
+
+
+def _load(dataset: str, root: Path | None, splits: Path | None, choices: Choices) -> Manifest:
     if is_table(dataset):
         manifest = table.read(Path(dataset), root, choices.scale, reserved=DATASETS)
     else:

@@ -97,8 +97,8 @@ def describe(facts: dict[str, Any]) -> list[str]:
     for name, values in facts["labels"].items():
         lines.append(_line(name, _label_line(name, values)))
     if facts["unlabelled"]:
-        ids = ", ".join(facts["unlabelled"][:5])
-        lines.append(_line("unlabelled", f"{len(facts['unlabelled'])} songs, left out ({ids}, ...)"))
+        ids = ", ".join([*facts["unlabelled"][:5], *(["..."] if len(facts["unlabelled"]) > 5 else [])])
+        lines.append(_line("unlabelled", f"{len(facts['unlabelled'])} songs, left out ({ids})"))
     for group in facts["duplicates"][:10]:
         lines.append(_line("same clip", ", ".join(f"{track_id} ({split})" for track_id, split in group.items())))
     if len(facts["duplicates"]) > 10:

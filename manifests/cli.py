@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from m2e.cache.console import Group, counting, say
-from m2e.cache.errors import DataError
-from m2e.manifests.dataset import Choices
-from m2e.manifests.options import check_choices, choices_options, root_option, splits_option
+from m2e.cache.errors import DataError, printable
+from m2e.manifests import is_table
+from m2e.manifests.dataset import AUTO, DEFAULT_CHOICES, Choices
+from m2e.manifests.options import as_arguments, check_choices, choices_options, root_option, splits_option
 
 if TYPE_CHECKING:
     from m2e.manifests.leaks import Leak
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
+  m2e-manifest check                              which data sets there are, and which are here
   m2e-manifest check emomusic                     what to get, or what is there
   m2e-manifest fetch mtg-jamendo --root data/mtg-jamendo
   m2e-manifest check deam --splits lists/deam
@@ -34,6 +39,7 @@ demo-emomusic, demo-pmemo, or a CSV of your own with the columns track_id, path 
 and/or valence, arousal.
 """
 
+T = TypeVar("T")
 name_argument = click.argument("name", metavar="NAME|FILE.csv")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
@@ -51,20 +57,23 @@ def _load(name: str, root: Path | None, splits: Path | None, choices: Choices) -
 
 
 @main.command(epilog="Example: m2e-manifest check deam --root data/deam --json")
-@name_argument
+@click.argument("name", metavar="[NAME|FILE.csv]", required=False)
 @root_option
 @splits_option
 @choices_options
 @json_option
-def check(name: str, root: Path | None, splits: Path | None, choices: Choices, as_json: bool) -> None:
-    """Say what is there of a data set, and how to get the rest.
+def check(name: str | None, root: Path | None, splits: Path | None, choices: Choices, as_json: bool) -> None:
+    """Say what is there of a data set, and how to get the rest; without a name, which data sets are here.
 
     Shows counts beside the paper's Table I, missing audio, unlabelled songs, duplicates, ranges of the labels, test
     songs that training sees, and every known issue. Exit code 1: its annotations are not there or damaged.
     """
-    from m2e.manifests import DATASETS, default_root, find, is_table
+    from m2e.manifests import DATASETS, default_root, find
     from m2e.manifests.check import describe, examine
 
+    if name is None:
+        _overview(as_json)
+        return
     dataset = None if is_table(name) else find(name)
     folder = root or (Path(name).parent if dataset is None else default_root(name))
     steps = [step.format(root=shlex.quote(str(folder))) for step in dataset.steps] if dataset else []
@@ -79,32 +88,60 @@ def check(name: str, root: Path | None, splits: Path | None, choices: Choices, a
             for issue in dataset.issues:
                 click.echo(f"{'known issue':18}  {issue}")
             _echo_steps(steps)
-            click.echo(f"{'then':18}  {_command('m2e-manifest check', name, root)}")
+            click.echo(f"{'then':18}  {_command('m2e-manifest check', name, root, splits, choices)}")
         raise
     facts = {"ready": True, **examine(manifest, dataset or DATASETS.get(manifest.name)), "steps": steps}
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
-        click.echo(f"{manifest.name} ({manifest.letter or 'no letter'}): {dataset.description if dataset else name}")
+        click.echo(
+            f"{manifest.name} ({manifest.letter or 'no letter'}): {dataset.description if dataset else printable(name)}"
+        )
         for line in describe(facts):
-            click.echo(line)
+            click.echo(printable(line))
         if facts["audio_missing"]:
             _echo_steps(steps)
     if facts["audio_found"]:
-        say(f"Next: {_command('m2e-extract --dataset', name, root)}")
+        say(f"Next: {_command('m2e-extract --dataset', name, root, splits, choices)}")
     elif steps:
         say("No audio is there yet: the steps above say how to get it. Then run this command again.")
     else:
         say(f"No audio is there yet: the paths in {name} are relative to {folder}.")
 
 
+def _overview(as_json: bool) -> None:
+    """A line a registered data set: whether its annotations and how many of its audio files are in its folder."""
+    from m2e.manifests import DATASETS, default_root, load
+
+    rows = []
+    for dataset in DATASETS.values():
+        folder = default_root(dataset.name)
+        row = {"dataset": dataset.name, "letter": dataset.letter, "root": str(folder), "ready": False}
+        if folder.is_dir():
+            with suppress(DataError):
+                tracks = load(dataset.name).tracks
+                found = sum(track.audio_path.is_file() for track in tracks)
+                row |= {"ready": True, "tracks": len(tracks), "audio_found": found}
+        rows.append(row)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row, dataset in zip(rows, DATASETS.values(), strict=True):
+        there = f"audio of {row['audio_found']} of {row['tracks']} tracks" if row["ready"] else "not there"
+        click.echo(printable(f"{row['letter']}  {dataset.name:14}  {there} in {row['root']}; {dataset.description}"))
+    say("Next: m2e-manifest check NAME, which says how to get it and what is known of it")
+
+
 def _echo_steps(steps: list[str]) -> None:
     for number, step in enumerate(steps, start=1):
-        click.echo(f"{f'step {number}':18}  {step}")
+        click.echo(printable(f"{f'step {number}':18}  {step}"))
 
 
-def _command(command: str, name: str, root: Path | None) -> str:
-    return f"{command} {shlex.quote(name)}" + (f" --root {shlex.quote(str(root))}" if root else "")
+def _command(
+    command: str, name: str, root: Path | None, splits: Path | None = None, choices: Choices = DEFAULT_CHOICES
+) -> str:
+    where = ["--root", str(root)] if root else []
+    return f"{command} {shlex.join([name, *where, *as_arguments(splits, choices)])}"
 
 
 @main.command(epilog="Example: m2e-manifest build deam --deam-labels repaired --out deam.csv")
@@ -117,10 +154,12 @@ def _command(command: str, name: str, root: Path | None) -> str:
 def build(name: str, root: Path | None, splits: Path | None, choices: Choices, out: Path, as_json: bool) -> None:
     """Write a data set as one CSV file, which m2e-extract --dataset and m2e-cache relabel --manifest read."""
     from m2e.cache.files import write_atomically
-    from m2e.manifests import default_root, is_table, table
+    from m2e.manifests import default_root, table
 
     if out.suffix.lower() != ".csv":
         raise click.BadParameter(f"{out} does not end in .csv", param_hint="--out")
+    if not table.may_replace(out):
+        raise DataError(f"{out}: is there already and was not written by m2e-manifest: choose another --out")
     manifest = _load(name, root, splits, choices)
     folder = root or (Path(name).parent if is_table(name) else default_root(name))
     write_atomically(out, table.write(manifest, folder))
@@ -161,7 +200,8 @@ def show(
         )
     for track in [by_id[track_id] for track_id in track_ids] or manifest.tracks[:limit]:
         facts = _track_facts(track)
-        click.echo(json.dumps(facts) if as_json else "  ".join(f"{key}={value}" for key, value in facts.items()))
+        line = json.dumps(facts) if as_json else "  ".join(f"{key}={value}" for key, value in facts.items())
+        click.echo(printable(line))
     if not track_ids and len(manifest.tracks) > limit:
         say(f"... {len(manifest.tracks) - limit} more: --limit N, or name the tracks")
 
@@ -194,7 +234,7 @@ def fetch(name: str, root: Path | None, base_url: str | None) -> None:
     files = fetch_files(dataset, folder, base_url)
     say(
         f"{len(files)} files are in {folder}, as published ({dataset.licence}). "
-        f"Next: {_command('m2e-manifest check', name, root)}, which says how to get the audio"
+        f"Next, to learn how to get the audio: {_command('m2e-manifest check', name, root)}"
     )
 
 
@@ -207,11 +247,15 @@ def fetch(name: str, root: Path | None, base_url: str | None) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where good files are noted.  [default: in the folder]",
 )
+@click.option("--allow-missing", is_flag=True, help="Missing files are no failure: only some were to be downloaded.")
 @json_option
-def verify_audio(name: str, root: Path | None, jamendo_split: int, state: Path | None, as_json: bool) -> None:
-    """Compare audio files with the SHA-256 that the data set publishes; list those that differ and exit with 1.
+def verify_audio(
+    name: str, root: Path | None, jamendo_split: int, state: Path | None, allow_missing: bool, as_json: bool
+) -> None:
+    """Compare audio files with the SHA-256 that the data set publishes; list those that differ.
 
-    Interrupted? Run the same command again: files found good are not read again.
+    Interrupted? Run the same command again: files found good are not read again. Where a track is there in full and
+    in low quality, the full one is compared. Exit code 1: files differ, cannot be read, or are missing.
     """
     from m2e.manifests import default_root, find, load
     from m2e.manifests.verify import STATE_FILE, published_digests
@@ -221,22 +265,29 @@ def verify_audio(name: str, root: Path | None, jamendo_split: int, state: Path |
     digests = published_digests(find(name), folder)
     manifest = load(name, root, choices=Choices(jamendo_split=jamendo_split))
     tally: Counter[str] = Counter()
+    wrong: dict[str, list[str]] = {"bad": [], "unreadable": []}
     try:
         with counting("verifying", len(manifest.tracks), "files") as advance:
             for verdict in verify_files(manifest, digests, state or folder / STATE_FILE):
                 tally[verdict.state] += 1
-                if verdict.state in ("bad", "unreadable") and not as_json:
-                    click.echo(f"{verdict.path}")
+                if verdict.state in wrong:
+                    wrong[verdict.state].append(str(verdict.path))
+                    if not as_json:
+                        click.echo(f"{verdict.state}\t{printable(str(verdict.path))}")
                 advance(1)
     except KeyboardInterrupt:
         say(f"interrupted: {tally['good']} good files are noted. Run the same command to go on.")
         raise SystemExit(130) from None
     states = ("good", "bad", "unreadable", "missing", "unlisted")
     if as_json:
-        click.echo(json.dumps({"dataset": name, **{state: tally[state] for state in states}}))
+        click.echo(json.dumps({"dataset": name, **{state: tally[state] for state in states}, "paths": wrong}))
     counts = ", ".join(f"{tally[state]} {state}" for state in states)
-    if wrong := tally["bad"] + tally["unreadable"]:
-        raise DataError(f"{wrong} audio files of {name} are not as published ({counts}): get these again")
+    if differing := tally["bad"] + tally["unreadable"]:
+        raise DataError(f"{differing} audio files of {name} are not as published ({counts}): get these again")
+    if tally["missing"] and not allow_missing:
+        raise DataError(
+            f"{tally['missing']} audio files of {name} are missing ({counts}); --allow-missing accepts that"
+        )
     say(f"{name}: {counts}.")
 
 
@@ -251,42 +302,62 @@ def verify_audio(name: str, root: Path | None, jamendo_split: int, state: Path |
 @click.option(
     "--splits", multiple=True, metavar="NAME=DIR", help="Lists of ids in place of the splits of data set NAME."
 )
+@choices_options
 @json_option
-def leaks(data: tuple[str, ...], splits: tuple[str, ...], as_json: bool) -> None:
-    """Count test songs that training on these data sets together would see: a row a pair, a column a split."""
+def leaks(data: tuple[str, ...], splits: tuple[str, ...], choices: Choices, as_json: bool) -> None:
+    """Count test songs that training on these data sets together would see: a row a pair, a column a split.
+
+    A table of your own is given as FILE.csv alone, its splits by its column or the default.
+    """
     from dataclasses import asdict
 
+    from m2e.manifests import load
     from m2e.manifests.leaks import find_leaks
 
-    lists = dict(_pair(text, "--splits") for text in splits)
-    folders = dict((text, None) if text.lower().endswith(".csv") else _pair(text, "--data") for text in data)
+    lists = _once([_pair(text, "--splits") for text in splits], "--splits")
+    folders = _once(
+        [(text, None) if "=" not in text and is_table(text) else _pair(text, "--data") for text in data], "--data"
+    )
     if stray := lists.keys() - folders.keys():
         raise click.BadParameter(f"{min(stray)} is not among --data", param_hint="--splits")
+    check_choices(choices, list(folders))
     manifests = [
-        _load(name, folder, lists.get(name), Choices() if name in lists else _aligned(name, folders))
+        load(name, folder, lists.get(name), choices if name in lists else _aligned(name, folders, choices))
         for name, folder in folders.items()
     ]
+    _once([(manifest.name, None) for manifest in manifests], "--data")
     found = find_leaks(manifests)
     if as_json:
         click.echo(json.dumps([asdict(leak) for leak in found], indent=2))
         return
     for line in _leak_table(manifests, found):
-        click.echo(line)
+        click.echo(printable(line))
     if any(leak.split != "test" and leak.same + leak.duplicates for leak in found):
         say(
             "+n: the clip is there under another id (known duplicates). To keep clips from crossing: "
-            "m2e-manifest build NAME --align OTHER=DIR --out FILE.csv, then m2e-cache relabel --manifest FILE.csv"
+            "m2e-manifest build NAME --align OTHER=DIR --out FILE.csv, then "
+            "m2e-cache relabel features/NAME --manifest FILE.csv"
         )
     else:
         say("No clip of a test set is in a train or validation split.")
 
 
-def _aligned(name: str, folders: dict[str, Path | None]) -> Choices:
-    """The default choices, with the other data set that `name` follows read from where the user says it is."""
+def _once(pairs: Sequence[tuple[str, T]], option: str) -> dict[str, T]:
+    """The pairs as a dictionary, of names that stand once."""
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise click.BadParameter(f"{twice[0]} is given twice", param_hint=option)
+    return dict(pairs)
+
+
+def _aligned(name: str, folders: Mapping[str, Path | None], choices: Choices) -> Choices:
+    """`choices`, with the data set that `name` follows by default read from where the user says it is."""
     from m2e.manifests import DATASETS
 
     other = DATASETS[name].shares_clips_with if name in DATASETS else ""
-    return Choices(align=f"{other}={folders[other]}") if other in folders else Choices()
+    if choices.align != AUTO or other not in folders:
+        return choices
+    return replace(choices, align=f"{other}={folders[other]}")
 
 
 def _pair(text: str, option: str) -> tuple[str, Path]:

@@ -38,7 +38,7 @@ def parse(root: Path, choices: Choices) -> Manifest:
     rest = {song_id: label for song_id, label in labels.items() if int(song_id) > _LAST_EXCHANGED}
     checks = _checks(place, {_EXCHANGED: low, _AS_LABELLED: rest})
     check = checks.get(_EXCHANGED)
-    exchanged = low if check is None or check.exchanged else {}
+    exchanged = {} if check and check.exchanged is False else low
     treatment = "as distributed"
     if choices.deam_labels == "repaired":
         labels |= {song_id: ValenceArousal(label.arousal, label.valence) for song_id, label in exchanged.items()}
@@ -68,8 +68,12 @@ def _checks(place: Place, songs: dict[str, dict[str, ValenceArousal]]) -> dict[s
 
 
 def _note(songs: int, check: SwapCheck | None, choices: Choices) -> str:
-    known = "as the dynamic annotations show" if check else "going by their ids, without dynamic annotations to check"
-    if check and not check.exchanged:
+    known = "going by their ids, without dynamic annotations to check"
+    if check:
+        known = "as the dynamic annotations show"
+        if check.exchanged is None:
+            known = "going by their ids: the dynamic annotations do not tell, which those published do"
+    if check and check.exchanged is False:
         return f"the swap check finds valence and arousal of ids 2-1000 right in this file: all {songs} songs are kept"
     if choices.deam_labels == "repaired":
         return f"{songs} songs (ids 2-1000) had valence and arousal exchanged, {known}: repaired"

@@ -42,6 +42,10 @@ def _fetch(file: RemoteFile, root: Path, base_url: str) -> Path:
         return path
     import pooch
 
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path.parent}: cannot be written: {error.strerror}") from error
     url = f"{base_url}/{file.address}"
     say(f"fetching {url}")
     pooch.get_logger().setLevel("ERROR")
@@ -58,6 +62,8 @@ def _fetch(file: RemoteFile, root: Path, base_url: str) -> Path:
             f"{url} is not the published file (its SHA-256 differs, or the address is malformed); nothing was kept"
         ) from error
     except OSError as error:
+        if error.filename:
+            raise DataError(f"{error.filename}: cannot be written: {error.strerror}") from error
         raise DataError(
             f"cannot fetch {url} ({type(error).__name__}): try again, give a mirror with --base-url, "
             f"or bring {file.path} by hand"

@@ -20,7 +20,7 @@ MAX_LINE = 1 << 18
 MAX_LINES = 250_000
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 # Not U+0080-009F: one of PMEmo's artists holds such a character.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DECIMAL_ID = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
 
@@ -50,6 +50,12 @@ def read_text(path: Path) -> str:
     return text
 
 
+def number(text: str, low: float, high: float) -> float | None:
+    """The number that `text` writes in decimal, where it is in [low, high]; None for anything else."""
+    value = float(text) if _NUMBER.fullmatch(text) else low - 1
+    return value if low <= value <= high else None
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of a CSV file.
@@ -66,16 +72,18 @@ class Row:
 
     def __getitem__(self, column: str) -> str:
         cell = self.cells[column]
-        if _CONTROL.search(cell):
+        if CONTROL.search(cell):
             raise DataError(f"{self.where}: {column} {cell[:80]!r} holds control characters")
         return cell
 
     def number(self, column: str, low: float, high: float) -> float:
         """The cell as a number in [low, high]; DataError for anything else, NaN and infinities included."""
         text = self[column]
-        if not _NUMBER.fullmatch(text) or not low <= float(text) <= high:
-            raise DataError(f"{self.where}: {column} {text[:80]!r} is not a number from {low:g} to {high:g}")
-        return float(text)
+        value = number(text, low, high)
+        if value is None:
+            hint = " (decimals are written with a point)" if "," in text else ""
+            raise DataError(f"{self.where}: {column} {text[:80]!r} is not a number from {low:g} to {high:g}{hint}")
+        return value
 
     def decimal_id(self, column: str) -> str:
         """The cell as an id such as "948", safe as part of a file name; DataError for anything else."""
@@ -130,7 +138,7 @@ def read_cells(path: Path) -> Iterator[list[str]]:
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (), mark: str = "") -> Table:
     """A CSV file that has `columns`, and maybe others, in any order, under one header line.
 
-    Rows of empty cells, as spreadsheets leave them, are skipped.
+    Rows of empty cells, as spreadsheets leave them, are skipped, and so are empty cells at the end of a row.
 
     Args:
         columns: must be there.
@@ -138,7 +146,8 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
         mark: a first line that begins with this cell is the preamble.
 
     Raises:
-        DataError: as `read_cells`; rows of unequal length, a doubled or missing column, no row at all.
+        DataError: as `read_cells`; rows of unequal length, a column that is doubled, missing or spelt otherwise, no row
+            at all.
     """
     numbered = enumerate(([cell.strip() for cell in cells] for cells in read_cells(path)), start=1)
     _, names = next(numbered)
@@ -146,9 +155,17 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
     if mark and names[:1] == [mark]:
         preamble = tuple(cell for cell in names[1:] if cell)
         _, names = next(numbered, (0, []))
+    while names and not names[-1]:
+        names.pop()
+    if odd := [name for name in names if CONTROL.search(name)]:
+        raise DataError(f"{path}: the name of a column, {odd[0][:80]!r}, holds control characters")
+    for name in (*columns, *optional):
+        if name not in names and (near := [other for other in names if other.casefold() == name.casefold()]):
+            raise DataError(f"{path}: its column {near[0]!r} should be called {name!r}")
     missing = [name for name in columns if name not in names]
     if missing:
-        raise DataError(f"{path}: lacks the columns {missing}; it needs {list(columns)} and has {names[:20]}")
+        hint = "; columns are separated by commas" if len(names) == 1 and re.search(r"[;\t|]", names[0]) else ""
+        raise DataError(f"{path}: lacks the columns {missing}; it needs {list(columns)} and has {names[:20]}{hint}")
     doubled = {name for name in names if name and names.count(name) > 1}
     if doubled:
         raise DataError(f"{path}: has more than one column {sorted(doubled)}")
@@ -157,6 +174,8 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
     for number, cells in numbered:
         if not any(cells):
             continue
+        while len(cells) > len(names) and not cells[-1]:
+            cells.pop()
         if len(cells) != len(names):
             raise DataError(f"{path}: row {number} has {len(cells)} cells, the header {len(names)}")
         rows.append(Row(f"{path}: row {number}", {name: cells[i] for name, i in wanted.items()}))

@@ -30,6 +30,7 @@ def parse(root: Path, choices: Choices) -> Manifest:
     tag_names = _tag_names(tag_file)
     number = choices.jamendo_split
     tracks: dict[str, Track] = {}
+    track_of: dict[str, str] = {}
     for split in SPLITS:
         path = place.file(Path(_split_file(number, split)))
         for where, cells in _rows(path):
@@ -39,6 +40,8 @@ def parse(root: Path, choices: Choices) -> Manifest:
                 raise DataError(f"{where}: tag {min(unknown)[:80]!r} is not in {tag_file.name}")
             if track_id in tracks:
                 raise DataError(f"{where}: TRACK_ID {track_id!r} stands twice in the split files")
+            if track_of.setdefault(audio_path, track_id) != track_id:
+                raise DataError(f"{where}: PATH {audio_path!r} is that of {track_of[audio_path]} already")
             tracks[track_id] = Track(
                 track_id=track_id,
                 audio_path=_audio(place, audio_path),
@@ -80,6 +83,8 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
         raise DataError(f"{path}: its header is {header[:80]!r}, not {' '.join(_HEADER)} with tabs between")
     number = 1
     for number, line in enumerate(lines, start=2):
+        if not line:
+            continue
         where, cells = f"{path}: row {number}", line.split("\t")
         if len(cells) < len(_HEADER):
             raise DataError(f"{where}: has {len(cells)} cells; it needs {' '.join(_HEADER[:-1])} and a tag")
@@ -118,11 +123,11 @@ DATASET = DataSet(
     licence="metadata CC BY-NC-SA 4.0; each track under a Creative Commons licence of its own (audio_licenses.txt)",
     parse=parse,
     steps=(
-        "git clone https://github.com/MTG/mtg-jamendo-dataset {root}",
-        "or, to look at the labels of split-0 first (1.8 MB): m2e-manifest fetch mtg-jamendo --root {root}",
-        "in the clone, for the audio of the mood/theme subset (152 GB): mkdir audio; python "
-        "scripts/download/download.py --dataset autotagging_moodtheme --type audio audio --unpack --remove "
-        "(it needs gdown, requests and tqdm; --type audio-low brings smaller files)",
+        "git clone https://github.com/MTG/mtg-jamendo-dataset {root} (to look at the labels alone, 1.8 MB, in place of "
+        "this: m2e-manifest fetch mtg-jamendo --root {root})",
+        "the audio of the mood/theme subset (152 GB): cd {root} && mkdir audio && python scripts/download/download.py "
+        "--dataset autotagging_moodtheme --type audio audio --unpack --remove (it needs gdown, requests and tqdm; "
+        "--type audio-low brings smaller files)",
         "compare the audio with the published digests: m2e-manifest verify-audio mtg-jamendo --root {root}",
     ),
     issues=(

@@ -13,14 +13,25 @@ from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.schema import Labels
 from m2e.manifests.track import Manifest
 
+# A row of labels.h5 is as wide as its longest, and all rows are read at once.
+_LONGEST = 500
+_MOST_TAGS = 1000
+
 
 def manifest_labels(manifest: Manifest) -> Labels:
     """The manifest as arrays, for labels.h5.
 
     Raises:
-        DataError: an id cannot be stored.
+        DataError: an id, a text or the number of tags cannot be stored.
     """
     tracks = manifest.tracks
+    if len(manifest.tag_names) > _MOST_TAGS:
+        raise DataError(f"{manifest.name}: has {len(manifest.tag_names):,} tags, over {_MOST_TAGS:,}")
+    for track in tracks:
+        if len(track.clip_group) + len(track.artist) > _LONGEST:
+            raise DataError(
+                f"{manifest.name}: track {track.track_id!r}: clip_group and artist have over {_LONGEST} characters"
+            )
     tags = np.zeros((len(tracks), len(manifest.tag_names)), np.uint8)
     column = {name: i for i, name in enumerate(manifest.tag_names)}
     valence_arousal = np.full((len(tracks), 2), np.nan, np.float32)

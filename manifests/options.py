@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import Any, get_args
@@ -61,8 +63,8 @@ def choices_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_choices(
         deam_labels: Any, jamendo_split: int, scale: tuple[float, float], align: str, **others: Any
     ) -> Any:
-        if not scale[0] < scale[1]:
-            raise click.BadParameter(f"{scale[0]:g} is not below {scale[1]:g}", param_hint="--scale")
+        if not 0 < scale[1] - scale[0] < math.inf:
+            raise click.BadParameter(f"{scale[0]:g} to {scale[1]:g} is no range", param_hint="--scale")
         return command(choices=Choices(deam_labels, jamendo_split, scale, align), **others)
 
     return with_choices
@@ -84,3 +86,14 @@ def check_choices(choices: Choices, datasets: Sequence[str]) -> None:
             raise click.UsageError(f"{option}, and none of {', '.join(datasets)} (a built manifest has it made)")
     if choices.align not in (AUTO, NONE) and len(datasets) > 1:
         raise click.UsageError("--align is of one data set")
+
+
+def as_arguments(splits: Path | None, choices: Choices) -> list[str]:
+    """What to say on a command line to have the same splits and choices again."""
+    arguments = ["--splits", str(splits)] if splits else []
+    for field in fields(choices):
+        value = getattr(choices, field.name)
+        if value != field.default:
+            values = value if isinstance(value, tuple) else (value,)
+            arguments += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+    return arguments

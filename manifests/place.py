@@ -11,13 +11,23 @@ from pathlib import Path, PurePosixPath
 
 from m2e.cache.errors import DataError
 
+# More folders than any real path has, and few enough to follow them all in every row of a table.
+_DEEPEST = 64
+
 
 class Place:
-    """A data set's root folder. Links that lead out of it are refused, whatever names them."""
+    """A data set's root folder. Links that lead out of it are refused, whatever names them.
+
+    Raises:
+        DataError: the folder is a link in a loop.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._resolved = root.resolve()
+        try:
+            self._resolved = root.resolve()
+        except RuntimeError as error:
+            raise DataError(f"{root}: this link cannot be followed") from error
         self._followed: dict[Path, bool] = {}
         self._found: dict[str, list[tuple[Path, frozenset[str]]]] = {}
 
@@ -28,14 +38,16 @@ class Place:
             DataError: it is empty, absolute, climbs with "..", or leads out of the root through a link.
         """
         parts = PurePosixPath(relative).parts
-        if not parts or ".." in parts or relative.startswith(("/", "\\")):
+        if not parts or ".." in parts or relative.startswith(("/", "\\")) or len(parts) > _DEEPEST:
             raise DataError(f"{where}: path {relative[:200]!r} is not a path inside {self.root}")
         path = self.root / relative
         try:
+            if "\\" in relative and not path.exists():
+                raise DataError(f"{where}: path {relative[:200]!r}: folders are separated by /")
             if not self._is_inside(path.parent) or (path.is_symlink() and not self._is_inside(path)):
                 raise DataError(f"{where}: path {relative!r} is not a path inside {self.root}: a link leads out of it")
         except (OSError, RuntimeError) as error:
-            raise DataError(f"{where}: path {relative[:200]!r} cannot be followed") from error
+            raise DataError(f"{where}: path {relative[:200]!r} below {self.root} cannot be followed") from error
         return path
 
     def file(self, relative: Path) -> Path:
@@ -71,7 +83,7 @@ class Place:
         """Where a folder of this name is, and what it holds; looked up only once."""
         if folder not in self._found:
             self._found[folder] = [
-                (base, self._list(base / folder)) for base in self._bases if (base / folder).is_dir()
+                (base, self._list(base / folder)) for base in self._bases if _is_folder(base / folder)
             ]
         return self._found[folder]
 
@@ -93,7 +105,11 @@ class Place:
         return frozenset(names)
 
     def _check(self, path: Path) -> None:
-        if not self._is_inside(path):
+        try:
+            inside = self._is_inside(path)
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{path}: this link cannot be followed") from error
+        if not inside:
             raise DataError(
                 f"{path}: this link leads out of {self.root} and is not followed: "
                 "put the files there, or give a folder that holds both as --root"
@@ -105,3 +121,11 @@ class Place:
             resolved = path.resolve()
             self._followed[path] = resolved == self._resolved or self._resolved in resolved.parents
         return self._followed[path]
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a folder is there and can be looked for: beside the data set may lie what is not the user's."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def relabel(
     """
     from m2e.cache.labels import write_labels
     from m2e.cache.lock import pack_lock
-    from m2e.manifests import load
+    from m2e.manifests import DATASETS, load
     from m2e.manifests.labels import manifest_labels
 
     if table is not None and table.suffix.lower() != ".csv":
@@ -60,10 +61,14 @@ def relabel(
     old = _labels(folder)
     name = old.dataset if old else folder.resolve().name
     source = str(table or name)
+    if table is None and source not in DATASETS:
+        raise DataError(f"{folder} is the cache of a table of your own: give it, for example --manifest {name}.csv")
     check_choices(choices, [source])
     manifest = load(source, root, splits, choices)
     if manifest.name != name:
         raise DataError(f"{folder} is the cache of {name}, and {source} is a manifest of {manifest.name}")
+    if old is None:
+        say(f"{folder}: its labels are missing or damaged and cannot be compared", "note")
     new = manifest_labels(manifest)
     if old and not set(new.track_ids) & set(old.track_ids):
         raise DataError(
@@ -73,14 +78,17 @@ def relabel(
     with pack_lock(folder, break_lock):
         write_labels(folder, new)
     changed = changes(old, new)
+    caches = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
     if as_json:
         click.echo(json.dumps({"dataset": new.dataset, "provenance": new.provenance, **changed}))
     for note in manifest.notes:
         say(note, "note")
     counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in changed.items())
     say(
-        f"{folder}/labels.h5 is replaced: {counts}. It now says: {new.provenance}. "
-        f"Next: m2e-train --datasets {new.letter or new.dataset} --cache {folder.parent}"
+        f"{folder}/labels.h5 is replaced: {counts}. "
+        + (f"It said: {old.provenance}. " if old and old.provenance != new.provenance else "")
+        + f"It now says: {new.provenance}. Next: "
+        + shlex.join(["m2e-train", "--datasets", new.letter or new.dataset, "--cache", str(caches)])
     )
 
 
@@ -90,10 +98,9 @@ def _labels(folder: Path) -> Labels | None:
 
     try:
         return read_labels(folder)
-    except DataError as error:
+    except DataError:
         if not any(folder.glob("features-*")):
             raise
-        say(f"{error}: these are put in their place", "note")
         return None
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DataError, printable
 from m2e.manifests.files import read_text
 from m2e.manifests.track import SPLITS, Manifest, Split, Track
 
@@ -111,12 +111,13 @@ def apply_splits(manifest: Manifest, folder: Path) -> Manifest:
             f"whose ids are such as {tracks[0].track_id!r}"
         )
     unknown = len(splits) - listed[True]
+    name = printable(folder.resolve().name)
     notes = []
     if listed[False]:
-        notes.append(f"{listed[False]} of {len(tracks)} tracks are in no list of {folder.name} and so in no split")
+        notes.append(f"{listed[False]} of {len(tracks)} tracks are in no list of {name} and so in no split")
     if unknown:
-        notes.append(f"{unknown} of the {len(splits)} ids in {folder.name} are not in {manifest.name}")
-    return _resplit(manifest, tracks, f"the lists in {folder.name}", notes)
+        notes.append(f"{unknown} of the {len(splits)} ids in {name} are not in {manifest.name}")
+    return _resplit(manifest, tracks, f"the lists in {name}", notes)
 
 
 def align_splits(manifest: Manifest, other: Manifest) -> Manifest:

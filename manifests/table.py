@@ -5,9 +5,9 @@
 | track_id | unique; 1-64 bytes, printable |
 | path | the audio file, relative to the root folder and inside it, without ".." |
 | split | optional: train, validation, test, or empty for none; without the column, a hash of clip and artist decides |
-| tags | mood tags separated by ";", such as "happy;summer"; empty for a track that has none of them |
+| tags | mood tags separated by ";", such as "happy;summer", without commas; empty for a track that has none of them |
 | valence, arousal | on 1-9, or on the scale that is declared; both empty for a track without |
-| clip_group | optional: equal for tracks that hold the same clip; empty or without the column, each track is its own |
+| clip_group | optional: equal for tracks that hold the same clip; where it is empty, tracks of one audio file are one |
 | artist | optional |
 
 Needed are track_id, path, and tags or valence and arousal, or all three.
@@ -22,10 +22,11 @@ import csv
 import io
 import re
 from collections.abc import Container, Set
+from dataclasses import replace
 from pathlib import Path
 
-from m2e.cache.errors import DataError
-from m2e.manifests.files import Row, Table, check_unique, read_table
+from m2e.cache.errors import DataError, printable
+from m2e.manifests.files import CONTROL, Row, Table, check_unique, read_table
 from m2e.manifests.place import Place
 from m2e.manifests.splits import HASH_SPLITS, hash_splits
 from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal
@@ -78,7 +79,7 @@ def read(
         raise DataError(f"{file}: m2e-manifest wrote it, with valence and arousal on 1-9: it takes no --scale")
     check_unique(table.rows, "track_id")
     place = Place(root)
-    tracks = tuple(_track(row, columns, name, place, scale) for row in table.rows)
+    tracks = _grouped([_track(row, columns, name, place, scale) for row in table.rows], name)
     tag_names = built.tag_names or tuple(sorted({tag for track in tracks for tag in track.tags or ()}))
     points = sum(track.valence_arousal is not None for track in tracks)
     if not tag_names and not points:
@@ -88,8 +89,10 @@ def read(
     if unknown := {tag for track in tracks for tag in track.tags or ()} - set(tag_names):
         raise DataError(f"{file}: tag {min(unknown)[:80]!r} is not among the tags of its first line")
     notes = list(built.all("note"))
-    if unused := [column for column in table.columns if column not in (*_NEEDED, *_OPTIONAL)]:
+    if unused := [column for column in table.columns if column and column not in (*_NEEDED, *_OPTIONAL)]:
         notes.append(f"columns not used: {', '.join(unused)[:200]}")
+    if shared := len(tracks) - len({track.audio_path for track in tracks}):
+        notes.append(f"{shared} tracks have the audio file of another")
     if 0 < points < len(tracks) and not built.known:
         notes.append(f"{len(tracks) - points} of {len(tracks)} tracks have no valence and arousal")
     return Manifest(
@@ -138,13 +141,23 @@ def write(manifest: Manifest, root: Path) -> bytes:
     return text.getvalue().encode()
 
 
+def may_replace(file: Path) -> bool:
+    """Whether `write` may put its result where `file` is: nothing is there, or what `write` made."""
+    if not file.exists():
+        return True
+    with file.open("rb") as there:
+        return there.read(len(MARK)) == MARK.encode()
+
+
 class _Built:
     """What the line above the header says."""
 
     def __init__(self, file: Path, table: Table) -> None:
         self._pairs = [cell.partition("=")[::2] for cell in table.preamble]
-        if any(not cell.isprintable() for cell in table.preamble):
+        if any(CONTROL.search(cell) for cell in table.preamble):
             raise DataError(f"{file}: row 1: holds control characters")
+        if len(set(self.tag_names)) < len(self.tag_names) or "" in self.tag_names:
+            raise DataError(f"{file}: row 1: names a tag twice, or one without a name")
 
     @property
     def known(self) -> bool:
@@ -171,10 +184,10 @@ def _check_label_columns(file: Path, table: Table) -> None:
 
 
 def _provenance(file: Path, columns: Set[str], labels: str, scale: tuple[float, float]) -> str:
-    labels = labels or f"labels from {file.name}"
+    labels = labels or f"labels from {printable(file.name)}"
     if scale != (1.0, 9.0):
         labels += f", mapped from [{scale[0]:g}, {scale[1]:g}] to 1-9"
-    return f"{labels}; splits: {f'column split of {file.name}' if 'split' in columns else HASH_SPLITS}"
+    return f"{labels}; splits: {f'column split of {printable(file.name)}' if 'split' in columns else HASH_SPLITS}"
 
 
 def _track(row: Row, columns: Set[str], name: str, place: Place, scale: tuple[float, float]) -> Track:
@@ -185,16 +198,27 @@ def _track(row: Row, columns: Set[str], name: str, place: Place, scale: tuple[fl
         check_id(cells["track_id"])
     except ValueError as error:
         raise DataError(f"{row.where}: {error}") from error
-    tags = frozenset(tag for part in cells["tags"].split(";") if (tag := part.strip()))
+    tags = frozenset(tag for part in cells["tags"].split(";") if (tag := " ".join(part.split())))
+    for tag in tags:
+        if "," in tag or not tag.isprintable():
+            raise DataError(f"{row.where}: tag {tag[:80]!r}: tags are printable and separated by semicolons")
     return Track(
         track_id=cells["track_id"],
         audio_path=place.inside(cells["path"], row.where),
         split=_split(row) if "split" in columns else None,
         tags=tags if "tags" in columns else None,
         valence_arousal=_valence_arousal(row, scale) if cells["valence"] or cells["arousal"] else None,
-        clip_group=cells["clip_group"] or f"{name}/{cells['track_id']}",
+        clip_group=cells["clip_group"],
         artist=cells["artist"],
     )
+
+
+def _grouped(tracks: list[Track], name: str) -> tuple[Track, ...]:
+    """`tracks` with a clip group each: where none is given, that of the first track with the same audio file."""
+    first: dict[Path, str] = {}
+    for track in tracks:
+        first.setdefault(track.audio_path, track.clip_group or f"{name}/{track.track_id}")
+    return tuple(replace(track, clip_group=track.clip_group or first[track.audio_path]) for track in tracks)
 
 
 def _split(row: Row) -> Split | None:

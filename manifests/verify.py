@@ -10,11 +10,12 @@ from pathlib import Path
 
 from m2e.cache.errors import DataError
 from m2e.manifests.dataset import DataSet
-from m2e.manifests.files import read_text
+from m2e.manifests.files import MAX_BYTES, read_text
 from m2e.manifests.place import Place
 from m2e.manifests.track import Manifest, Track
 
 STATE_FILE = ".m2e-verified-audio.txt"
+_HEADER = "# audio that m2e-manifest verify-audio found good: SHA-256, bytes, time of change, track"
 _LINE = re.compile(r"([0-9a-f]{64}) +(\d{2}/\d+(?:\.low)?\.mp3)", re.ASCII)
 
 
@@ -30,7 +31,8 @@ def published_digests(dataset: DataSet, root: Path) -> dict[str, str]:
     """ "48/948.mp3" -> SHA-256 in hex, of all the lists that are there.
 
     Raises:
-        DataError: the data set publishes none, or none of its lists is there, or a line is of another form.
+        DataError: the data set publishes none, or none of its lists is there, or a line is of another form or
+            contradicts another.
     """
     if not dataset.audio_digests:
         raise DataError(f"{dataset.name}: no digests of its audio are published, so it cannot be verified")
@@ -45,7 +47,8 @@ def published_digests(dataset: DataSet, root: Path) -> dict[str, str]:
             match = _LINE.fullmatch(line.strip())
             if not match:
                 raise DataError(f"{path}: line {number} is not a SHA-256 and a path such as 48/948.mp3")
-            digests[match[2]] = match[1]
+            if digests.setdefault(match[2], match[1]) != match[1]:
+                raise DataError(f"{path}: line {number}: {match[2]} has another digest already")
     return digests
 
 
@@ -57,9 +60,12 @@ def verify_audio(manifest: Manifest, digests: dict[str, str], state: Path) -> It
     Raises:
         DataError: `state` cannot be read or written.
     """
-    done = _read_state(state)
+    text = _read_state(state)
+    done = frozenset(text.split("\n"))
     try:
         with state.open("a", encoding="utf-8") as log:
+            if not text.endswith("\n"):  # new, or cut short by a kill
+                log.write("\n" if text else f"{_HEADER}\n")
             for track in manifest.tracks:
                 entry, verdict = _verify(track, digests, done)
                 if entry:
@@ -80,6 +86,8 @@ def _verify(track: Track, digests: dict[str, str], done: frozenset[str]) -> tupl
         status = path.stat()
         if digest is None:
             return "", Verdict(path, "unlisted")
+        if not path.is_file():  # a pipe would be waited for
+            return "", Verdict(path, "unreadable")
         entry = f"{digest} {status.st_size} {status.st_mtime_ns} {track.track_id}"
         if entry in done:
             return "", Verdict(path, "good")
@@ -92,13 +100,21 @@ def _verify(track: Track, digests: dict[str, str], done: frozenset[str]) -> tupl
     return (entry, Verdict(path, "good")) if good else ("", Verdict(path, "bad"))
 
 
-def _read_state(path: Path) -> frozenset[str]:
-    """The lines of whole entries; a line that a kill cut short is like no entry, and so are strange ones."""
-    if path.is_symlink():
-        raise DataError(f"{path}: is a link, which is not followed: give another file with --state")
+def _read_state(path: Path) -> str:
+    """The text of the list, "" where there is none; lines that a kill cut short, and strange ones, match no track.
+
+    Raises:
+        DataError: something else than such a list is there, to which nothing may be added.
+    """
     try:
-        return frozenset(path.read_text(encoding="utf-8", errors="replace").split("\n"))
-    except FileNotFoundError:
-        return frozenset()
+        if path.is_symlink():
+            raise DataError(f"{path}: is a link, which is not followed: give another file with --state")
+        if not path.exists():
+            return ""
+        if path.is_file() and path.stat().st_size <= MAX_BYTES:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if not text or text.startswith(_HEADER):
+                return text
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    raise DataError(f"{path}: is there already and is no list of verified audio: give another file with --state")

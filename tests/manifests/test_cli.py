@@ -1,6 +1,7 @@
 """m2e-manifest, as a user calls it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_check_tells_everything(name: str, tmp_path: Path) -> None:
 def test_check_shows_unlabelled_duplicates_ranges_and_the_swap(tmp_path: Path) -> None:
     WRITERS["pmemo"](tmp_path / "pmemo")
     assert facts("check", "pmemo", "--root", tmp_path / "pmemo")["unlabelled"] == ["9", "1000"]
-    assert "2 songs, left out (9, 1000, ...)" in run("check", "pmemo", "--root", tmp_path / "pmemo").stdout
+    assert "2 songs, left out (9, 1000)" in run("check", "pmemo", "--root", tmp_path / "pmemo").stdout
     ids = (*range(2, 60), 175, 536)
     write_deam(tmp_path / "deam", ids)
     write_deam_dynamic(tmp_path / "deam", ids, exchanged=True)
@@ -109,6 +110,74 @@ def test_build_writes_what_load_reads(tmp_path: Path) -> None:
     assert json.loads(again.stdout)["dataset"] == "deam"
     assert (tmp_path / "again.csv").read_bytes() == out.read_bytes()
     assert run("build", "deam", "--root", tmp_path / "deam", "--out", tmp_path / "out.txt").exit_code == 2
+
+
+def test_build_replaces_only_what_it_built(tmp_path: Path) -> None:
+    mine = write(tmp_path / "my.csv", "track_id,path,valence,arousal,title\nx,x.wav,0,1,T\n")
+    before = mine.read_bytes()
+    result = run("build", mine, "--scale", "0", "1", "--out", mine)
+    assert result.exit_code == 1
+    assert "was not written by m2e-manifest" in result.stderr
+    assert mine.read_bytes() == before
+    out = tmp_path / "out.csv"
+    assert run("build", mine, "--scale", "0", "1", "--out", out).exit_code == 0
+    assert run("build", mine, "--scale", "0", "1", "--out", out).exit_code == 0
+    labels = WRITERS["emomusic"](tmp_path / "emomusic")[0]
+    before = labels.read_bytes()
+    assert run("build", "emomusic", "--root", tmp_path / "emomusic", "--out", labels).exit_code == 1
+    assert labels.read_bytes() == before
+
+
+def test_next_commands_say_the_choices_again(tmp_path: Path) -> None:
+    write_deam(tmp_path / "deam")
+    (tmp_path / "deam" / "MEMD_audio").mkdir()
+    (tmp_path / "deam" / "MEMD_audio" / "2.mp3").touch()
+    for split, listed in (("train", "2\n"), ("validation", "3\n"), ("test", "175\n")):
+        write(tmp_path / "my lists" / f"{split}.txt", listed)
+    options = ["--root", str(tmp_path / "deam"), "--splits", str(tmp_path / "my lists"), "--deam-labels", "repaired"]
+    said = run("check", "deam", *options).stderr
+    assert said.strip() == f"Next: {shlex.join(['m2e-extract', '--dataset', 'deam', *options])}"
+    mine = write(tmp_path / "my.csv", "track_id,path,valence,arousal\nx,deam/MEMD_audio/2.mp3,0,1\n")
+    assert run("check", mine, "--scale", "0", "1").stderr.strip().endswith("--scale 0.0 1.0")
+
+
+def test_check_without_a_name_lists_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2E_DATA", str(tmp_path))
+    write_deam(tmp_path / "deam")
+    write(tmp_path / "emomusic" / "annotations" / "songs_info.csv", "")
+    result = run("check")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(DATASETS)
+    assert f"deam            audio of 0 of 8 tracks in {tmp_path / 'deam'}" in lines[1]
+    assert f"emomusic        not there in {tmp_path / 'emomusic'}" in lines[2]
+    rows = json.loads(run("check", "--json").stdout)
+    assert [row["dataset"] for row in rows] == list(DATASETS)
+    assert [row["ready"] for row in rows] == [row["dataset"] == "deam" for row in rows]
+
+
+def test_names_from_outside_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+    evil = "x\x1b]0;t\x07\nError: y"
+    write(tmp_path / evil / "my.csv", "track_id,path,tags,artist\n1,1.wav,x,\u202eevil\u2028\x9b\n")
+    write(tmp_path / "tags.csv", "track_id,path,tags\n1,1.wav,\u202eevil\n")
+    write(tmp_path / "header.csv", f'track_id,path,tags,"{evil}"\n1,1.wav,x,y\n')
+    for command in ("check", "show"):
+        for file in (tmp_path / evil / "my.csv", tmp_path / "tags.csv", tmp_path / "header.csv", tmp_path / evil):
+            result = run(command, file)
+            assert (result.stdout + result.stderr).replace("\n", "").isprintable()
+            assert not any(line.startswith("Error: y") for line in result.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("check", "deam", "--splits"), ("verify-audio", "mtg-jamendo", "--root"), ("check", "deam", "--root")]
+)
+def test_paths_that_cannot_be(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    write_deam(tmp_path / "deam")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in ("x" * 300, str(tmp_path / "loop" / "x")):
+        result = run(*arguments, path, *(["--root", str(tmp_path / "deam")] if "--splits" in arguments else []))
+        assert result.exit_code in (1, 2)
+        assert result.stderr.isascii()
 
 
 def test_build_aligned(tmp_path: Path) -> None:
@@ -163,6 +232,16 @@ def test_leaks(reference: Path) -> None:
     } in found
 
 
+def test_leaks_of_tables_of_ones_own(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write(tmp_path / folder / "songs.csv", "track_id,path,valence,arousal\nx,x.wav,0,1\n")
+    one, two = (f"{tmp_path / folder / 'songs.csv'}" for folder in ("a", "b"))
+    assert run("leaks", "--data", one, "--scale", "0", "1").exit_code == 0
+    result = run("leaks", "--data", one, "--data", two, "--scale", "0", "1")
+    assert result.exit_code == 2
+    assert "songs is given twice" in result.stderr
+
+
 def test_leaks_of_default_splits(tmp_path: Path) -> None:
     """DEAM follows the EmoMusic that the user names, wherever that is, unless lists are given."""
     ids = range(2, 200)
@@ -184,6 +263,11 @@ def test_leaks_of_default_splits(tmp_path: Path) -> None:
     [
         (("leaks", "--data", "deam"), "'deam' is not NAME=DIR"),
         (("leaks", "--data", "D=x", "--splits", "E=y"), "emomusic is not among --data"),
+        (("leaks", "--data", "D=x", "--data", "deam=y"), "deam is given twice"),
+        (("leaks", "--data", "D=x", "--splits", "D=y", "--splits", "D=z"), "deam is given twice"),
+        (("check", "my.csv", "--scale", "-inf", "inf"), "is no range"),
+        (("check", "my.csv", "--scale", "-1e308", "1e308"), "is no range"),
+        (("check", "my.csv", "--scale", "nan", "1"), "is no range"),
         (("check", "pmemo", "--deam-labels", "repaired"), "--deam-labels concerns deam, and none of pmemo"),
         (("check", "deam", "--jamendo-split", "1"), "--jamendo-split concerns mtg-jamendo"),
         (("check", "deam", "--scale", "0", "1"), "--scale concerns CSV files of your own"),

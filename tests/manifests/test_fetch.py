@@ -93,6 +93,17 @@ def test_server_that_is_not_there(base: str, tmp_path: Path) -> None:
     assert "Error: " in result.stderr
 
 
+def test_folder_that_cannot_be_is_no_fault_of_the_server(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for root in (tmp_path / "file", tmp_path / "loop", tmp_path / ("x" * 300)):
+        result = CliRunner().invoke(main, ["fetch", "mtg-jamendo", "--root", str(root)])
+        assert result.exit_code == 1
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert str(root) in result.stderr
+        assert "cannot fetch" not in result.stderr
+
+
 def test_missing_file_on_the_server(mirror: tuple[str, DataSet], tmp_path: Path) -> None:
     url, dataset = mirror
     stray = replace(dataset, files=(RemoteFile("a.txt", "none/a.txt", "0" * 64),))

@@ -11,6 +11,7 @@ from support.official import WRITERS
 from m2e.cache.errors import DataError
 from m2e.manifests import load
 from m2e.manifests.files import MAX_BYTES
+from m2e.manifests.labels import manifest_labels
 
 OFFICIAL = ("mtg-jamendo", "deam", "emomusic", "pmemo")
 HEADER = "track_id,path,tags\n"
@@ -138,4 +139,34 @@ def test_split_lists(tmp_path: Path) -> None:
         (lists / f"{name}.txt").write_bytes(b"x" * 3_000_000)
     with pytest.raises(DataError) as caught:
         load("deam", tmp_path / "deam", lists)
+    assert "none of its 1 ids" in str(caught.value) or "stands already in" in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_what_lies_beside_the_data_set_may_be_closed(tmp_path: Path) -> None:
+    """A folder that nobody may look into, such as a disk's lost+found, is passed over."""
+    WRITERS["deam"](tmp_path)
+    closed = tmp_path / "lost+found"
+    closed.mkdir()
+    (closed / "annotations").symlink_to("annotations")  # a loop: to look into it is an error for root, too
+    assert load("deam", tmp_path).tracks
+
+
+def test_audio_that_is_a_link_in_a_loop(tmp_path: Path) -> None:
+    WRITERS["deam"](tmp_path)
+    (tmp_path / "MEMD_audio").mkdir()
+    (tmp_path / "MEMD_audio" / "2.mp3").symlink_to("2.mp3")
+    assert "2.mp3: this link cannot be followed" in refused("deam", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ("".join(f"{i},{i}.wav,x,{'y' * 1_000 if i else ''}\n" for i in range(9)), "characters"),
+        ("".join(f"{i},{i}.wav,tag {i},\n" for i in range(2_000)), "has 2,000 tags, over 1,000"),
+    ],
+)
+def test_labels_too_large_to_keep(rows: str, line: str, tmp_path: Path) -> None:
+    manifest = load(own(tmp_path, f"track_id,path,tags,artist\n{rows}".encode()))
+    with pytest.raises(DataError, match=line):
+        manifest_labels(manifest)

@@ -107,6 +107,18 @@ def test_jamendo_audio_is_found_where_it_is(place: str, tmp_path: Path) -> None:
     assert tracks["track_0000949"].audio_path == tmp_path / "49/949.mp3"
 
 
+def test_jamendo_tracks_of_one_path_and_blank_lines(tmp_path: Path) -> None:
+    files = WRITERS["mtg-jamendo"](tmp_path)
+    file = files[-1]
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"\r\n\n")
+    assert len(load("mtg-jamendo", tmp_path).tracks) == 12
+    last = whole.splitlines()[-1]
+    file.write_bytes(whole + last.replace(b"track_0000", b"track_0001") + b"\r\n")
+    with pytest.raises(DataError, match=r"row 5: PATH '.*' is that of track_0000"):
+        load("mtg-jamendo", tmp_path)
+
+
 def test_deam_rows(tmp_path: Path) -> None:
     WRITERS["deam"](tmp_path)
     manifest = load("deam", tmp_path)

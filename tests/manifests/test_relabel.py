@@ -95,6 +95,25 @@ def test_manifest_that_does_not_fit(text: str, line: str, folder: Path, tmp_path
     assert (folder / "labels.h5").read_bytes() == before
 
 
+def test_next_command_is_quoted_and_finds_the_caches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spaced = folder.parents[1] / "my features" / "deam"
+    spaced.parent.mkdir()
+    folder.rename(spaced)
+    said = relabel(spaced, "--deam-labels", "repaired").stderr
+    assert said.strip().endswith(f"Next: m2e-train --datasets D --cache '{spaced.parent}'")
+    assert "It said: DEAM static annotations averaged per song, as distributed" in said
+    monkeypatch.chdir(spaced)
+    result = CliRunner().invoke(main, ["relabel", "."], env={"M2E_DATA": str(folder.parents[1] / "data")})
+    assert result.stderr.strip().endswith(f"--cache '{spaced.parent}'")
+
+
+def test_cache_of_a_table_of_ones_own(folder: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.csv", "track_id,path,tags\n2,2.mp3,x\n")
+    save_labels(load(str(file)), folder)
+    assert "--manifest mine.csv" in relabel(folder).stderr
+    assert relabel(folder, "--manifest", file).exit_code == 0
+
+
 def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
     assert relabel(folder, "--manifest", tmp_path / "mine.txt").exit_code == 2
     assert relabel(folder, "--scale", "0", "1").exit_code == 2

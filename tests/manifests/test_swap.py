@@ -10,7 +10,7 @@ from support.official import write_deam, write_deam_dynamic
 from m2e.cache.errors import DataError
 from m2e.manifests import Choices, Manifest, ValenceArousal, load
 from m2e.manifests.dataset import DEFAULT_CHOICES
-from m2e.manifests.swap import MIN_SONGS, dynamic_means, swap_check
+from m2e.manifests.swap import MIN_SONGS, SwapCheck, dynamic_means, swap_check
 
 REPAIRED = Choices(deam_labels="repaired")
 SONGS = range(2, 42)
@@ -78,9 +78,12 @@ def test_means_over_rows_of_unequal_length(tmp_path: Path) -> None:
     ("text", "line"),
     [
         ("id,x\n2,1\n", "its header does not begin with song_id"),
-        ("song_id,x\n2,high\n", "row 2: could not convert"),
-        ("song_id,x\n2,nan\n", "row 2: holds a value that is no finite number"),
-        ("song_id,x\n2,1e999\n", "row 2: holds a value that is no finite number"),
+        ("song_id,x\n2,high\n", "row 2: holds a sample that is not a number from -1 to 1"),
+        ("song_id,x\n2,nan\n", "row 2: holds a sample"),
+        ("song_id,x\n2,1e999\n", "row 2: holds a sample"),
+        ("song_id,x\n2,-1.01\n", "row 2: holds a sample"),
+        ("song_id,x\n2,1_0\n", "row 2: holds a sample"),
+        ("song_id,x\n2,0.5\n\n2,0.5\n", "row 4: song_id '2' stands twice"),
     ],
 )
 def test_damaged_dynamic_annotations(text: str, line: str, tmp_path: Path) -> None:
@@ -109,6 +112,36 @@ def test_a_corrected_release_is_left_alone(tmp_path: Path) -> None:
     assert points(kept) == points(repaired)
     assert "right in this file" in repaired.notes[0]
     assert "exchanged for 0 songs" in repaired.provenance
+
+
+def test_dynamic_annotations_that_tell_nothing(tmp_path: Path) -> None:
+    """Neither noise nor a weak correlation is a verdict: the ids decide, and the note says so."""
+    write_deam(tmp_path, SONGS)
+    for file in write_deam_dynamic(tmp_path, SONGS, exchanged=False):
+        header, *rows = file.read_text().splitlines()
+        rows[::2] = rows[::2][::-1]
+        ids = (row.partition(",")[0] for row in file.read_text().splitlines()[1:])
+        shuffled = [f"{i},{row.partition(',')[2]}" for i, row in zip(ids, rows, strict=True)]
+        file.write_text("\n".join([header, *shuffled, ""]))
+    kept, repaired = (load("deam", tmp_path, choices=choices) for choices in (Choices(), REPAIRED))
+    assert points(kept) != points(repaired)
+    assert "going by their ids: the dynamic annotations do not tell" in kept.notes[0]
+    assert "repaired: valence and arousal exchanged for 40 songs" in repaired.provenance
+
+
+@pytest.mark.parametrize(
+    ("figures", "verdict"),
+    [
+        ((0.92, 0.59, 0.57, 0.94), False),
+        ((0.58, 0.96, 0.95, 0.57), True),
+        ((0.92, 0.85, 0.57, 0.94), None),
+        ((0.79, 0.1, 0.1, 0.94), None),
+        ((0.01, 0.02, 0.02, 0.01), None),
+        ((-0.95, 0.1, 0.1, -0.95), None),
+    ],
+)
+def test_verdict_needs_clear_figures(figures: tuple[float, float, float, float], verdict: bool | None) -> None:
+    assert SwapCheck(100, *figures).exchanged is verdict
 
 
 def test_songs_that_should_be_right_and_are_not(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +41,7 @@ def run(root: Path, *options: str) -> Result:
 
 
 def tally(result: Result) -> dict[str, int]:
-    return {state: count for state, count in json.loads(result.stdout).items() if state != "dataset" and count}
+    return {state: n for state, n in json.loads(result.stdout).items() if state not in ("dataset", "paths") and n}
 
 
 def test_good_audio(root: Path) -> None:
@@ -52,10 +53,54 @@ def test_good_audio(root: Path) -> None:
 def test_bad_and_missing_audio(root: Path) -> None:
     (root / "audio/48/948.mp3").write_text("other")
     (root / "audio/50/950.mp3").unlink()
+    os.mkfifo(root / "audio/52/fifo")
+    (root / "audio/52/952.mp3").unlink()
+    (root / "audio/52/fifo").rename(root / "audio/52/952.mp3")
+    result = run(root, "--allow-missing")
+    assert result.exit_code == 1
+    bad, pipe = str(root / "audio/48/948.mp3"), str(root / "audio/52/952.mp3")
+    assert result.stdout.splitlines() == [f"bad\t{bad}", f"unreadable\t{pipe}"]
+    assert "2 audio files of mtg-jamendo are not as published (8 good, 1 bad, 1 unreadable, 1 missing" in result.stderr
+    assert json.loads(run(root, "--json").stdout)["paths"] == {"bad": [bad], "unreadable": [pipe]}
+
+
+def test_missing_audio_is_a_failure_unless_allowed(root: Path) -> None:
+    (root / "audio/50/950.mp3").unlink()
     result = run(root)
     assert result.exit_code == 1
-    assert result.stdout.splitlines() == [str(root / "audio/48/948.mp3")]
-    assert "1 audio files of mtg-jamendo are not as published (9 good, 1 bad, 0 unreadable, 1 missing" in result.stderr
+    assert "1 audio files of mtg-jamendo are missing (10 good" in result.stderr
+    assert run(root, "--allow-missing").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["audio/48/948.mp3", LISTS[".mp3"], "data/tags/moodtheme_split.txt", "fifo", "audio"])
+def test_nothing_is_added_to_a_file_of_another_kind(name: str, root: Path) -> None:
+    os.mkfifo(root / "fifo")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    result = CliRunner().invoke(main, ["verify-audio", "mtg-jamendo", "--root", str(root), "--state", str(root / name)])
+    assert result.exit_code in (1, 2)
+    assert "is no list of verified audio" in result.stderr or "is a directory" in result.stderr
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("state", ["x" * 300, "/dev/full"])
+def test_state_that_cannot_be(state: str, root: Path) -> None:
+    result = run(root, "--state", state)
+    assert result.exit_code == 1
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_line_cut_short_does_not_take_the_next_with_it(root: Path) -> None:
+    assert run(root).exit_code == 0
+    state = root / STATE_FILE
+    state.write_bytes(state.read_bytes()[:-9])
+    assert run(root).exit_code == 0
+    assert len({*state.read_text().splitlines()} - {""}) == 1 + 11 + 1
+
+
+def test_lists_that_contradict_each_other(root: Path) -> None:
+    path = root / LISTS[".mp3"]
+    path.write_text(path.read_text() + f"{'0' * 64} 48/948.mp3\n")
+    assert "48/948.mp3 has another digest already" in run(root).stderr
 
 
 def test_good_files_are_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,5 +172,5 @@ def test_interrupt_keeps_what_was_found(root: Path, monkeypatch: pytest.MonkeyPa
         result = run(root)
     assert result.exit_code == 130
     assert "interrupted: 4 good files are noted" in result.stderr
-    assert len((root / STATE_FILE).read_text().splitlines()) == 4
+    assert len((root / STATE_FILE).read_text().splitlines()) == 1 + 4
     assert tally(run(root, "--json")) == {"good": 11, "unlisted": 1}
