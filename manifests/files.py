@@ -5,49 +5,85 @@ Rows are counted as a spreadsheet shows them: the header is row 1.
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
+import itertools
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from m2e.cache.errors import DataError
 
-# Far above any real file, and low enough that a forged one cannot take the memory.
-MAX_BYTES = 64 << 20
+# Above any real file (a million tracks in one table are about 100 MB), and low enough that a forged one cannot take the
+# memory.
+MAX_BYTES = 512 << 20
 MAX_LINE = 1 << 18
-MAX_LINES = 250_000
+MAX_LINES = 2_000_000
+_BLOCK = 1 << 20
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 # Not U+0080-009F: one of PMEmo's artists holds such a character.
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DECIMAL_ID = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of `path`, without a byte order mark.
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 text file, with their ends, which are those that CSV knows, without a byte order mark.
+
+    The whole file is checked before the first line is given, and never held in memory.
 
     Raises:
-        DataError: no such file, unreadable, empty, over 64 MiB, or not UTF-8 text.
+        DataError: no such file, unreadable, empty, or not UTF-8 text; larger than any table of tracks, or lines longer
+            or more than in one.
     """
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        with path.open("rb") as raw:
+            _check(path, raw)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number in itertools.count(1):
+                line = file.readline(MAX_LINE + 1)
+                if len(line) > MAX_LINE:
+                    raise DataError(f"{path}: line {number} has over {MAX_LINE:,} characters: it is no table of tracks")
+                if not line:
+                    return
+                yield line
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(raw) > MAX_BYTES:
+
+
+def _check(path: Path, raw: BinaryIO) -> None:
+    """Raise DataError unless all that `raw` holds is UTF-8 text of a size that a table may have."""
+    if os.fstat(raw.fileno()).st_size > MAX_BYTES:
         raise DataError(f"{path}: is larger than {MAX_BYTES >> 20} MiB: it is no table of tracks")
-    if b"\0" in raw:
-        raise DataError(f"{path}: holds a NUL byte at {raw.index(0)}: it is no UTF-8 text file")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8 text") from error
-    if not text.strip():
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    start = lines = 0
+    blank, last = True, b""
+    while block := raw.read(_BLOCK):
+        if b"\0" in block:
+            raise DataError(f"{path}: holds a NUL byte at {start + block.index(0)}: it is no UTF-8 text file")
+        pending = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(block)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, start - pending + error.start) from error
+        start += len(block)
+        lines += block.count(b"\n") + block.count(b"\r") - (last + block).count(b"\r\n")
+        last = block[-1:]
+        blank = blank and not text.strip(" \t\r\n\ufeff")
+        if lines > MAX_LINES:
+            raise DataError(f"{path}: has over {MAX_LINES:,} lines: it is no table of tracks")
+    if pending := len(decoder.getstate()[0]):
+        raise _not_utf8(path, start - pending)
+    if blank:
         raise DataError(f"{path}: is empty")
-    return text
+
+
+def _not_utf8(path: Path, byte: int) -> DataError:
+    return DataError(f"{path}: byte {byte} is not UTF-8: save the file as UTF-8 text")
 
 
 def number(text: str, low: float, high: float) -> float | None:
@@ -56,22 +92,31 @@ def number(text: str, low: float, high: float) -> float | None:
     return value if low <= value <= high else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of a CSV file.
 
     `row[column]` is the cell without surrounding white space, or a DataError where it holds control characters.
 
     Attributes:
-        where: "file: row 7", for messages.
-        cells: text by column name, of the columns that were asked for.
+        path: of the file.
+        position: as a spreadsheet numbers rows.
+        columns: name -> index in `cells`, of the columns that were asked for.
+        cells: their texts.
     """
 
-    where: str
-    cells: dict[str, str]
+    path: Path
+    position: int
+    columns: Mapping[str, int]
+    cells: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        """ "file: row 7", for messages."""
+        return f"{self.path}: row {self.position}"
 
     def __getitem__(self, column: str) -> str:
-        cell = self.cells[column]
+        cell = self.cells[self.columns[column]]
         if CONTROL.search(cell):
             raise DataError(f"{self.where}: {column} {cell[:80]!r} holds control characters")
         return cell
@@ -105,21 +150,6 @@ class Table:
     columns: tuple[str, ...]
     rows: list[Row]
     preamble: tuple[str, ...] = ()
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, with their ends, which are those that CSV knows.
-
-    Raises:
-        DataError: as `read_text`; lines longer or more than in any real table.
-    """
-    text = read_text(path)
-    if (lines := text.count("\n") + text.count("\r") - text.count("\r\n")) > MAX_LINES:
-        raise DataError(f"{path}: has {lines:,} lines, over {MAX_LINES:,}: it is no table of tracks")
-    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
-        if len(line) > MAX_LINE:
-            raise DataError(f"{path}: line {number} has {len(line):,} characters: it is no table of tracks")
-        yield line
 
 
 def read_cells(path: Path) -> Iterator[list[str]]:
@@ -169,7 +199,9 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
     doubled = {name for name in names if name and names.count(name) > 1}
     if doubled:
         raise DataError(f"{path}: has more than one column {sorted(doubled)}")
-    wanted = {name: names.index(name) for name in (*columns, *optional) if name in names}
+    wanted = [name for name in (*columns, *optional) if name in names]
+    places = [names.index(name) for name in wanted]
+    index = {name: i for i, name in enumerate(wanted)}
     rows = []
     for number, cells in numbered:
         if not any(cells):
@@ -178,7 +210,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
             cells.pop()
         if len(cells) != len(names):
             raise DataError(f"{path}: row {number} has {len(cells)} cells, the header {len(names)}")
-        rows.append(Row(f"{path}: row {number}", {name: cells[i] for name, i in wanted.items()}))
+        rows.append(Row(path, number, index, tuple(cells[i] for i in places)))
     if not rows:
         raise DataError(f"{path}: has no row below its header")
     return Table(tuple(names), rows, preamble)

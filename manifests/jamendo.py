@@ -12,7 +12,7 @@ from pathlib import Path
 
 from m2e.cache.errors import DataError
 from m2e.manifests.dataset import Choices, DataSet, RemoteFile
-from m2e.manifests.files import read_lines, read_text
+from m2e.manifests.files import read_lines
 from m2e.manifests.place import Place
 from m2e.manifests.track import SPLITS, Manifest, Track
 
@@ -67,7 +67,7 @@ def _split_file(number: int, split: str) -> str:
 
 
 def _tag_names(path: Path) -> tuple[str, ...]:
-    tags = read_text(path).split()
+    tags = [tag for line in read_lines(path) if (tag := line.strip())]
     if any(not re.fullmatch(f"{_PREFIX}[a-z]{{1,40}}", tag) for tag in tags):
         raise DataError(f"{path}: should hold one tag a line, such as {_PREFIX}happy, and nothing else")
     if len(set(tags)) < len(tags):

@@ -28,6 +28,7 @@ class Place:
             self._resolved = root.resolve()
         except RuntimeError as error:
             raise DataError(f"{root}: this link cannot be followed") from error
+        self._folders: dict[str, Path] = {}  # of tables, that are inside
         self._followed: dict[Path, bool] = {}
         self._found: dict[str, list[tuple[Path, frozenset[str]]]] = {}
 
@@ -37,18 +38,29 @@ class Place:
         Raises:
             DataError: it is empty, absolute, climbs with "..", or leads out of the root through a link.
         """
-        parts = PurePosixPath(relative).parts
-        if not parts or ".." in parts or relative.startswith(("/", "\\")) or len(parts) > _DEEPEST:
-            raise DataError(f"{where}: path {relative[:200]!r} is not a path inside {self.root}")
-        path = self.root / relative
+        folder, _, name = relative.rpartition("/")
+        plain = name not in ("", ".", "..")
         try:
+            if plain and (home := self._folders.get(folder)):
+                path, inside = home / name, True
+            else:
+                path = self._path(relative, where)
+                inside = self._is_inside(path.parent)
             if "\\" in relative and not path.exists():
                 raise DataError(f"{where}: path {relative[:200]!r}: folders are separated by /")
-            if not self._is_inside(path.parent) or (path.is_symlink() and not self._is_inside(path)):
+            if not inside or (path.is_symlink() and not self._is_inside(path)):
                 raise DataError(f"{where}: path {relative!r} is not a path inside {self.root}: a link leads out of it")
         except (OSError, RuntimeError) as error:
             raise DataError(f"{where}: path {relative[:200]!r} below {self.root} cannot be followed") from error
+        if plain:
+            self._folders[folder] = path.parent
         return path
+
+    def _path(self, relative: str, where: str) -> Path:
+        parts = PurePosixPath(relative).parts
+        if not parts or ".." in parts or relative.startswith(("/", "\\")) or len(parts) > _DEEPEST:
+            raise DataError(f"{where}: path {relative[:200]!r} is not a path inside {self.root}")
+        return self.root / relative
 
     def file(self, relative: Path) -> Path:
         """Where an official file is: at `relative` below the root, or below one of its folders.

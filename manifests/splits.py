@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from m2e.cache.errors import DataError, printable
-from m2e.manifests.files import read_text
+from m2e.manifests.files import read_lines
 from m2e.manifests.track import SPLITS, Manifest, Split, Track
 
 # How a provenance, "<labels>; splits: <splits>", tells of `hash_splits`.
@@ -50,7 +50,11 @@ def hash_splits(tracks: Sequence[Track], train: float = 0.70, validation: float 
     for key in sorted(groups.keys()):  # "artist/..." before "clip/..."
         names.setdefault(groups.find(key), key.removeprefix("clip/"))
     split_of = {group: hash_split(name, train, validation) for group, name in names.items()}
-    return tuple(replace(track, split=split_of[groups.find(f"clip/{track.clip_group}")]) for track in tracks)
+    splits = [split_of[groups.find(f"clip/{track.clip_group}")] for track in tracks]
+    return tuple(
+        track if track.split == split else replace(track, split=split)
+        for track, split in zip(tracks, splits, strict=True)
+    )
 
 
 class _Groups:
@@ -85,7 +89,7 @@ def read_splits(folder: Path) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     for split in SPLITS:
         path = folder / f"{split}.txt"
-        for number, line in enumerate(read_text(path).splitlines(), start=1):
+        for number, line in enumerate(read_lines(path), start=1):
             track_id = line.strip()
             if track_id in splits:
                 raise DataError(f"{path}: line {number}: {track_id[:80]!r} stands already in {splits[track_id]}.txt")

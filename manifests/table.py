@@ -91,7 +91,7 @@ def read(
     notes = list(built.all("note"))
     if unused := [column for column in table.columns if column and column not in (*_NEEDED, *_OPTIONAL)]:
         notes.append(f"columns not used: {', '.join(unused)[:200]}")
-    if shared := len(tracks) - len({track.audio_path for track in tracks}):
+    if shared := len(tracks) - len({str(track.audio_path) for track in tracks}):
         notes.append(f"{shared} tracks have the audio file of another")
     if 0 < points < len(tracks) and not built.known:
         notes.append(f"{len(tracks) - points} of {len(tracks)} tracks have no valence and arousal")
@@ -215,10 +215,12 @@ def _track(row: Row, columns: Set[str], name: str, place: Place, scale: tuple[fl
 
 def _grouped(tracks: list[Track], name: str) -> tuple[Track, ...]:
     """`tracks` with a clip group each: where none is given, that of the first track with the same audio file."""
-    first: dict[Path, str] = {}
+    first: dict[str, str] = {}
     for track in tracks:
-        first.setdefault(track.audio_path, track.clip_group or f"{name}/{track.track_id}")
-    return tuple(replace(track, clip_group=track.clip_group or first[track.audio_path]) for track in tracks)
+        first.setdefault(str(track.audio_path), track.clip_group or f"{name}/{track.track_id}")
+    return tuple(
+        track if track.clip_group else replace(track, clip_group=first[str(track.audio_path)]) for track in tracks
+    )
 
 
 def _split(row: Row) -> Split | None:

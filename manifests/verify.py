@@ -10,7 +10,7 @@ from pathlib import Path
 
 from m2e.cache.errors import DataError
 from m2e.manifests.dataset import DataSet
-from m2e.manifests.files import MAX_BYTES, read_text
+from m2e.manifests.files import MAX_BYTES, read_lines
 from m2e.manifests.place import Place
 from m2e.manifests.track import Manifest, Track
 
@@ -43,7 +43,7 @@ def published_digests(dataset: DataSet, root: Path) -> dict[str, str]:
         raise DataError(f"{lists[0]}: no such file; the digests come with {dataset.source} (git clone)")
     digests: dict[str, str] = {}
     for path in there:
-        for number, line in enumerate(read_text(path).splitlines(), start=1):
+        for number, line in enumerate(read_lines(path), start=1):
             match = _LINE.fullmatch(line.strip())
             if not match:
                 raise DataError(f"{path}: line {number} is not a SHA-256 and a path such as 48/948.mp3")
