@@ -6,7 +6,6 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,6 +71,10 @@ def check(name: str | None, root: Path | None, splits: Path | None, choices: Cho
     from m2e.manifests.check import describe, examine
 
     if name is None:
+        if root or as_arguments(splits, choices):
+            raise click.UsageError(
+                "without a name the default folders are listed: name the data set that options concern"
+            )
         _overview(as_json)
         return
     dataset = None if is_table(name) else find(name)
@@ -113,21 +116,26 @@ def _overview(as_json: bool) -> None:
     """A line a registered data set: whether its annotations and how many of its audio files are in its folder."""
     from m2e.manifests import DATASETS, default_root, load
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for dataset in DATASETS.values():
         folder = default_root(dataset.name)
         row = {"dataset": dataset.name, "letter": dataset.letter, "root": str(folder), "ready": False}
-        if folder.is_dir():
-            with suppress(DataError):
-                tracks = load(dataset.name).tracks
-                found = sum(track.audio_path.is_file() for track in tracks)
-                row |= {"ready": True, "tracks": len(tracks), "audio_found": found}
+        try:
+            tracks = load(dataset.name).tracks
+            found = sum(track.audio_path.is_file() for track in tracks)
+            row |= {"ready": True, "tracks": len(tracks), "audio_found": found}
+        except DataError as error:
+            row["problem"] = str(error)
         rows.append(row)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
     for row, dataset in zip(rows, DATASETS.values(), strict=True):
-        there = f"audio of {row['audio_found']} of {row['tracks']} tracks" if row["ready"] else "not there"
+        there = "not there"
+        if row["ready"]:
+            there = f"audio of {row['audio_found']} of {row['tracks']} tracks"
+        elif Path(row["root"]).is_dir():
+            there = "incomplete or damaged"
         click.echo(printable(f"{row['letter']}  {dataset.name:14}  {there} in {row['root']}; {dataset.description}"))
     say("Next: m2e-manifest check NAME, which says how to get it and what is known of it")
 

@@ -43,7 +43,8 @@ def read_lines(path: Path) -> Iterator[str]:
             raise DataError(f"{path}: no such file")
         with path.open("rb") as raw:
             _check(path, raw)
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        # The check was strict: what is replaced here came in since.
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             for number in itertools.count(1):
                 line = file.readline(MAX_LINE + 1)
                 if len(line) > MAX_LINE:

@@ -150,10 +150,14 @@ def test_check_without_a_name_lists_what_is_here(tmp_path: Path, monkeypatch: py
     lines = result.stdout.splitlines()
     assert len(lines) == len(DATASETS)
     assert f"deam            audio of 0 of 8 tracks in {tmp_path / 'deam'}" in lines[1]
-    assert f"emomusic        not there in {tmp_path / 'emomusic'}" in lines[2]
+    assert f"emomusic        incomplete or damaged in {tmp_path / 'emomusic'}" in lines[2]
+    assert f"pmemo           not there in {tmp_path / 'pmemo'}" in lines[3]
     rows = json.loads(run("check", "--json").stdout)
     assert [row["dataset"] for row in rows] == list(DATASETS)
     assert [row["ready"] for row in rows] == [row["dataset"] == "deam" for row in rows]
+    assert "static_annotations.csv: no such file" in rows[2]["problem"]
+    for options in (("--root", tmp_path), ("--deam-labels", "repaired")):
+        assert run("check", *options).exit_code == 2
 
 
 def test_names_from_outside_do_nothing_to_the_terminal(tmp_path: Path) -> None:
