@@ -10,18 +10,20 @@ from pathlib import Path
 from m2e import manifests
 from m2e.manifests.dataset import Choices, DataSet
 from m2e.manifests.files import check_unique, read_rows
+from m2e.manifests.place import Place
 from m2e.manifests.splits import HASH_SPLITS, hash_splits
 from m2e.manifests.track import Manifest, Track, ValenceArousal
 
 
 def parse(root: Path, choices: Choices) -> Manifest:
     """The manifest of the data set in `root`; whatever is wrong is a DataError that names file and line."""
-    rows = read_rows(root / "moods.csv", ("song", "singer", "pleasant", "active"))
+    place = Place(root)  # nothing outside the root is read, whatever the file says
+    rows = read_rows(place.file(Path("moods.csv")), ("song", "singer", "pleasant", "active"))
     check_unique(rows, "song")
     tracks = [
         Track(
             track_id=row["song"],
-            audio_path=root / "mp3" / f"{row['song']}.mp3",
+            audio_path=place.inside(f"mp3/{row['song']}.mp3", row.where),
             # The paper's scale is 1-9.
             valence_arousal=ValenceArousal(
                 1 + row.number("pleasant", 0, 100) * 8 / 100, 1 + row.number("active", 0, 100) * 8 / 100
