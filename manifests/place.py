@@ -38,7 +38,8 @@ class Place:
         Raises:
             DataError: it is empty, absolute, climbs with "..", or leads out of the root through a link.
         """
-        folder, _, name = relative.rpartition("/")
+        name = relative.rpartition("/")[2]
+        folder = relative.removesuffix(name)
         plain = name not in ("", ".", "..")
         try:
             if plain and (home := self._folders.get(folder)):

@@ -91,10 +91,11 @@ def read(
     notes = list(built.all("note"))
     if unused := [column for column in table.columns if column and column not in (*_NEEDED, *_OPTIONAL)]:
         notes.append(f"columns not used: {', '.join(unused)[:200]}")
-    if shared := len(tracks) - len({str(track.audio_path) for track in tracks}):
-        notes.append(f"{shared} tracks have the audio file of another")
-    if 0 < points < len(tracks) and not built.known:
-        notes.append(f"{len(tracks) - points} of {len(tracks)} tracks have no valence and arousal")
+    if not built.known:
+        if shared := len(tracks) - len({str(track.audio_path) for track in tracks}):
+            notes.append(f"{shared} tracks have the audio file of another")
+        if 0 < points < len(tracks):
+            notes.append(f"{len(tracks) - points} of {len(tracks)} tracks have no valence and arousal")
     return Manifest(
         name=name,
         letter=letter,

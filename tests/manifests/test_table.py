@@ -66,6 +66,8 @@ def test_tracks_of_one_audio_file_are_one_clip(tmp_path: Path) -> None:
     assert [track.clip_group for track in manifest.tracks] == ["own/1", "own/1", "g", "g", "own/5"]
     assert manifest.notes == ("2 tracks have the audio file of another",)
     assert len({track.split for track in manifest.tracks[:2]}) == 1
+    (tmp_path / "built.csv").write_bytes(table.write(manifest, tmp_path))
+    assert load(str(tmp_path / "built.csv")) == manifest
 
 
 def test_what_is_built_from_odd_tables_reads_back_the_same(tmp_path: Path) -> None:
@@ -110,14 +112,21 @@ def test_paths_are_relative_to_the_root(tmp_path: Path) -> None:
         ".",
         "out/1.wav",
         "out",
+        "/1.wav",
+        "//1.wav",
+        "sub//../1.wav",
+        "sub/out/1.wav",
+        "sub/out",
     ],
 )
 def test_paths_that_leave_the_root(path: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    (root / "out").symlink_to(tmp_path)
-    with pytest.raises(DataError, match=r"own.csv: row 3: path .* is not a path inside"):
-        load(own(root, f"track_id,path,tags\n1,1.wav,x\n2,{path},x\n"))
+    (root / "sub").mkdir()
+    for link in ("out", "sub/out"):
+        (root / link).symlink_to(tmp_path)
+    with pytest.raises(DataError, match=r"own.csv: row 4: path .* is not a path inside"):
+        load(own(root, f"track_id,path,tags\n1,1.wav,x\n2,sub/1.wav,x\n3,{path},x\n"))
 
 
 def test_absolute_path_even_inside_the_root(tmp_path: Path) -> None:
