@@ -1,9 +1,21 @@
 """The one error that users meet: a line that says what is wrong, where, and what to do."""
 
+import unicodedata
+
+# They turn the direction of what follows.
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 
 def printable(text: str) -> str:
-    """`text` as one line that a terminal shows and never obeys: names from outside may hold escape codes."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    """`text` as one line that a terminal shows and never obeys: names from outside may hold escape codes.
+
+    Spaces of all widths, and what joins letters or emoji, stay, so that a name can be copied.
+    """
+    return "".join(char if char.isprintable() or _is_harmless(char) else ascii(char)[1:-1] for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return unicodedata.category(char) in ("Zs", "Cf") and char not in _TURNS
 
 
 class DataError(Exception):

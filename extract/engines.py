@@ -36,7 +36,7 @@ def on_cluster(
     from m2e.extract.requirement import Requirement
 
     audio = [
-        next((track.audio_path for track in manifest.tracks if track.audio_path.is_file()), None)
+        next((track.audio_path for track in manifest.tracks if track.has_audio), None)
         for manifest in manifests
     ]
     requirement = Requirement.of(models, [path for path in audio if path])

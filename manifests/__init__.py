@@ -13,6 +13,7 @@ from pathlib import Path
 from m2e.cache.errors import DataError
 from m2e.manifests import deam, demo, emomusic, jamendo, pmemo, table
 from m2e.manifests.dataset import AUTO, DEFAULT_CHOICES, NONE, Choices, DataSet
+from m2e.manifests.place import is_folder
 from m2e.manifests.splits import align_splits, apply_splits
 from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal
 
@@ -43,6 +44,8 @@ def find(name: str) -> DataSet:
     """
     if name in DATASETS:
         return DATASETS[name]
+    if is_table(name):
+        raise DataError(f"{name}: a table of your own is not published: this takes one of {', '.join(DATASETS)}")
     near = get_close_matches(name.lower(), DATASETS, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
     raise DataError(
@@ -80,23 +83,26 @@ def _load(dataset: str, root: Path | None, splits: Path | None, choices: Choices
     if is_table(dataset):
         manifest = table.read(Path(dataset), root, choices.scale, reserved=DATASETS)
     else:
-        folder = root or default_root(dataset)
-        manifest = find(dataset).read(folder, choices)
-        if choices.align == AUTO and splits is None and find(dataset).shares_clips_with:
-            return _align_with_found(manifest, find(find(dataset).shares_clips_with), folder)
+        folder, registered = root or default_root(dataset), find(dataset)
+        manifest = registered.read(folder, choices)
+        if choices.align == AUTO and splits is None and registered.shares_clips_with:
+            return _align_with_found(manifest, find(registered.shares_clips_with), folder)
     if splits is not None:
         manifest = apply_splits(manifest, splits)
     if choices.align not in (AUTO, NONE):
         name, _, other = choices.align.partition("=")
-        manifest = align_splits(manifest, load(name, Path(other) if other else None))
+        same_scale = replace(DEFAULT_CHOICES, scale=choices.scale)
+        manifest = align_splits(manifest, load(name, Path(other) if other else None, choices=same_scale))
     return manifest
 
 
 def _align_with_found(manifest: Manifest, other: DataSet, root: Path) -> Manifest:
     """`manifest`, of the folder `root`, with the splits of `other` for clips of both, where `other` is found."""
     reason = "not there"
-    for folder in (root.absolute().parent / other.name, default_root(other.name)):
-        if folder.is_dir():
+    # Not resolved: a root that is a link has its neighbours where the link is.
+    beside, usual = Path(os.path.abspath(root)).parent / other.name, default_root(other.name)  # noqa: PTH100
+    for folder in (beside, usual) if usual.absolute() != beside else (beside,):
+        if is_folder(folder):
             try:
                 return align_splits(manifest, other.read(folder))
             except DataError as error:

@@ -18,7 +18,7 @@ def examine(manifest: Manifest, dataset: DataSet | None) -> dict[str, Any]:
     Args:
         dataset: the registered data set that the manifest is of; None for a user's own.
     """
-    missing = [track for track in manifest.tracks if not track.audio_path.is_file()]
+    missing = [track for track in manifest.tracks if not track.has_audio]
     counts: Counter[str] = Counter(track.split or "none" for track in manifest.tracks)
     paper = dataset.paper_counts if dataset else None
     return {

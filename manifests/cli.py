@@ -19,6 +19,7 @@ from m2e.manifests.dataset import AUTO, DEFAULT_CHOICES, Choices
 from m2e.manifests.options import as_arguments, check_choices, choices_options, root_option, splits_option
 
 if TYPE_CHECKING:
+    from m2e.manifests.dataset import DataSet
     from m2e.manifests.leaks import Leak
     from m2e.manifests.track import Manifest, Track
 
@@ -85,7 +86,7 @@ def check(name: str | None, root: Path | None, splits: Path | None, choices: Cho
     except DataError as error:
         if as_json:
             click.echo(json.dumps({"dataset": name, "ready": False, "problem": str(error), "steps": steps}, indent=2))
-        elif dataset:
+        elif dataset and not _can_be_read(dataset, folder, choices):
             click.echo(f"{dataset.name} ({dataset.letter}): {dataset.description}")
             click.echo(f"{'licence':18}  {dataset.licence}")
             for issue in dataset.issues:
@@ -109,20 +110,33 @@ def check(name: str | None, root: Path | None, splits: Path | None, choices: Cho
     elif steps:
         say("No audio is there yet: the steps above say how to get it. Then run this command again.")
     else:
-        say(f"No audio is there yet: the paths in {name} are relative to {folder}.")
+        say(
+            f"No audio is there yet. The paths in {name} are relative to {shlex.quote(str(folder))}; "
+            "if the audio is elsewhere: --root DIR"
+        )
+
+
+def _can_be_read(dataset: DataSet, folder: Path, choices: Choices) -> bool:
+    """Whether what a data set's folder holds is in order, and something else is wrong."""
+    try:
+        dataset.read(folder, choices)
+    except DataError:
+        return False
+    return True
 
 
 def _overview(as_json: bool) -> None:
     """A line a registered data set: whether its annotations and how many of its audio files are in its folder."""
     from m2e.manifests import DATASETS, default_root, load
+    from m2e.manifests.place import is_folder
 
     rows: list[dict[str, Any]] = []
     for dataset in DATASETS.values():
         folder = default_root(dataset.name)
-        row = {"dataset": dataset.name, "letter": dataset.letter, "root": str(folder), "ready": False}
+        row: dict[str, Any] = {"dataset": dataset.name, "letter": dataset.letter, "root": str(folder), "ready": False}
         try:
             tracks = load(dataset.name).tracks
-            found = sum(track.audio_path.is_file() for track in tracks)
+            found = sum(track.has_audio for track in tracks)
             row |= {"ready": True, "tracks": len(tracks), "audio_found": found}
         except DataError as error:
             row["problem"] = str(error)
@@ -134,7 +148,7 @@ def _overview(as_json: bool) -> None:
         there = "not there"
         if row["ready"]:
             there = f"audio of {row['audio_found']} of {row['tracks']} tracks"
-        elif Path(row["root"]).is_dir():
+        elif is_folder(Path(row["root"])):
             there = "incomplete or damaged"
         click.echo(printable(f"{row['letter']}  {dataset.name:14}  {there} in {row['root']}; {dataset.description}"))
     say("Next: m2e-manifest check NAME, which says how to get it and what is known of it")
@@ -219,7 +233,7 @@ def _track_facts(track: Track) -> dict[str, Any]:
     return {
         "track_id": track.track_id,
         "audio": str(track.audio_path),
-        "audio_found": track.audio_path.is_file(),
+        "audio_found": track.has_audio,
         "split": track.split,
         **({"valence": point.valence, "arousal": point.arousal} if point else {}),
         **({"tags": sorted(track.tags)} if track.tags is not None else {}),
@@ -296,6 +310,8 @@ def verify_audio(
         raise DataError(
             f"{tally['missing']} audio files of {name} are missing ({counts}); --allow-missing accepts that"
         )
+    if not tally["good"]:
+        raise DataError(f"nothing of {name} could be verified ({counts}): is the list of this quality there?")
     say(f"{name}: {counts}.")
 
 
@@ -340,13 +356,15 @@ def leaks(data: tuple[str, ...], splits: tuple[str, ...], choices: Choices, as_j
         return
     for line in _leak_table(manifests, found):
         click.echo(printable(line))
-    if any(leak.split != "test" and leak.same + leak.duplicates for leak in found):
+    seen = [leak for leak in found if leak.split != "test" and leak.same + leak.duplicates]
+    if any(leak.duplicates for leak in found):
+        say("+n: the clip is there under another id: known duplicates.")
+    if any(leak.tested != leak.seen for leak in seen):
         say(
-            "+n: the clip is there under another id (known duplicates). To keep clips from crossing: "
-            "m2e-manifest build NAME --align OTHER=DIR --out FILE.csv, then "
-            "m2e-cache relabel features/NAME --manifest FILE.csv"
+            "Clips stay on one side where NAME follows OTHER: m2e-cache relabel features/NAME --align OTHER=DIR, or "
+            "m2e-extract --dataset NAME --align OTHER=DIR"
         )
-    else:
+    elif not seen:
         say("No clip of a test set is in a train or validation split.")
 
 

@@ -68,7 +68,7 @@ def _checks(place: Place, songs: dict[str, dict[str, ValenceArousal]]) -> dict[s
 
 
 def _note(songs: int, check: SwapCheck | None, choices: Choices) -> str:
-    known = "going by their ids, without dynamic annotations to check"
+    known = "going by their ids, without dynamic annotations enough to check"
     if check:
         known = "as the dynamic annotations show"
         if check.exchanged is None:

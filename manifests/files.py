@@ -10,6 +10,7 @@ import csv
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,9 @@ def _not_utf8(path: Path, byte: int) -> DataError:
 
 def number(text: str, low: float, high: float) -> float | None:
     """The number that `text` writes in decimal, where it is in [low, high]; None for anything else."""
-    value = float(text) if _NUMBER.fullmatch(text) else low - 1
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = float(text)
     return value if low <= value <= high else None
 
 
@@ -197,9 +200,9 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
     if missing:
         hint = "; columns are separated by commas" if len(names) == 1 and re.search(r"[;\t|]", names[0]) else ""
         raise DataError(f"{path}: lacks the columns {missing}; it needs {list(columns)} and has {names[:20]}{hint}")
-    doubled = {name for name in names if name and names.count(name) > 1}
+    doubled = [name for name, times in Counter(names).items() if name and times > 1]
     if doubled:
-        raise DataError(f"{path}: has more than one column {sorted(doubled)}")
+        raise DataError(f"{path}: has more than one column {sorted(doubled)[:20]}")
     wanted = [name for name in (*columns, *optional) if name in names]
     places = [names.index(name) for name in wanted]
     index = {name: i for i, name in enumerate(wanted)}

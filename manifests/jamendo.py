@@ -51,7 +51,7 @@ def parse(root: Path, choices: Choices) -> Manifest:
                 artist=artist,
             )
     low = sum(track.audio_path.name.endswith(".low.mp3") for track in tracks.values())
-    full = sum(track.audio_path.is_file() for track in tracks.values()) - low if low else 0
+    full = sum(track.has_audio for track in tracks.values()) - low if low else 0
     return Manifest(
         name=NAME,
         letter="J",

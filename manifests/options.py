@@ -55,7 +55,7 @@ def choices_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--align",
         default=DEFAULT_CHOICES.align,
-        metavar="NAME[=DIR]|none",
+        metavar="NAME[=DIR]|FILE.csv|none",
         help="For one data set: clips that data set NAME holds too take its split.  [default: for deam emomusic, where "
         "its annotations are found]",
     )
@@ -65,6 +65,8 @@ def choices_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         if not 0 < scale[1] - scale[0] < math.inf:
             raise click.BadParameter(f"{scale[0]:g} to {scale[1]:g} is no range", param_hint="--scale")
+        if align.startswith("=") or align.endswith("=") or not align:
+            raise click.BadParameter(f"{align!r} is not NAME or NAME=DIR", param_hint="--align")
         return command(choices=Choices(deam_labels, jamendo_split, scale, align), **others)
 
     return with_choices
@@ -81,6 +83,7 @@ def check_choices(choices: Choices, datasets: Sequence[str]) -> None:
         ("--deam-labels concerns deam", choices.deam_labels != DEFAULT_CHOICES.deam_labels, "deam" in datasets),
         ("--jamendo-split concerns mtg-jamendo", choices.jamendo_split != 0, "mtg-jamendo" in datasets),
         ("--scale concerns CSV files of your own", choices.scale != DEFAULT_CHOICES.scale, tables),
+        ("--align none concerns deam", choices.align == NONE, "deam" in datasets),
     ):
         if given and not concerned:
             raise click.UsageError(f"{option}, and none of {', '.join(datasets)} (a built manifest has it made)")

@@ -96,7 +96,7 @@ class Place:
         """Where a folder of this name is, and what it holds; looked up only once."""
         if folder not in self._found:
             self._found[folder] = [
-                (base, self._list(base / folder)) for base in self._bases if _is_folder(base / folder)
+                (base, self._list(base / folder)) for base in self._bases if is_folder(base / folder)
             ]
         return self._found[folder]
 
@@ -136,7 +136,7 @@ class Place:
         return self._followed[path]
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
     """Whether a folder is there and can be looked for: beside the data set may lie what is not the user's."""
     try:
         return path.is_dir()

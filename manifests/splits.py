@@ -130,8 +130,10 @@ def align_splits(manifest: Manifest, other: Manifest) -> Manifest:
     Where copies of a clip are in several splits of `other`, test goes before validation, and validation before train.
 
     Raises:
-        DataError: the two share no clip.
+        DataError: the two are one, or share no clip.
     """
+    if other.name == manifest.name:
+        raise DataError(f"{manifest.name} cannot be aligned with itself")
     split_of: dict[str, Split | None] = {}
     for split in (None, *SPLITS):
         split_of |= {track.clip_group: split for track in other.tracks if track.split == split}
@@ -139,8 +141,8 @@ def align_splits(manifest: Manifest, other: Manifest) -> Manifest:
     if not shared:
         raise DataError(f"{manifest.name} and {other.name} share no clip: there is nothing to align")
     tracks = tuple(replace(track, split=split_of.get(track.clip_group, track.split)) for track in manifest.tracks)
-    own = manifest.provenance.partition("; splits: ")[2]
-    return _resplit(manifest, tracks, f"{own}; {shared} tracks shared with {other.name} as there", [])
+    own, shares = manifest.provenance.partition("; splits: ")[2], f"{shared} tracks shared with {other.name} as there"
+    return _resplit(manifest, tracks, f"{own.removesuffix(f'; {shares}')}; {shares}", [])
 
 
 def _resplit(manifest: Manifest, tracks: tuple[Track, ...], splits: str, notes: Sequence[str]) -> Manifest:

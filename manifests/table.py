@@ -34,6 +34,7 @@ from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal
 MARK = "#m2e-manifest"
 _NEEDED = ("track_id", "path")
 _OPTIONAL = ("split", "tags", "valence", "arousal", "clip_group", "artist")
+_LONGEST_TAG = 64
 _NAME = re.compile(r"[^./\\\s][^/\\\x00-\x1f\x7f]{0,99}")
 
 
@@ -66,8 +67,9 @@ def read(
     name = name or built.one("name") or file.stem
     letter = letter or built.one("letter")
     if not _NAME.fullmatch(name) or not name.isprintable():
-        raise DataError(f"{file}: {name[:80]!r} cannot name a data set: rename the file, which names it")
-    if name in reserved and not built.known:
+        remedy = "change its first line" if built.one("name") else "rename the file"
+        raise DataError(f"{file}: {name[:80]!r} cannot name a data set: {remedy}, which names it")
+    if name.casefold() in reserved and not built.known:
         raise DataError(f"{file}: rename the file; {name} is the name of a registered data set")
     if len(letter) > 1 or not letter.isprintable():
         raise DataError(f"{file}: {letter[:80]!r} is not a letter of a data set")
@@ -144,8 +146,8 @@ def write(manifest: Manifest, root: Path) -> bytes:
 
 def may_replace(file: Path) -> bool:
     """Whether `write` may put its result where `file` is: nothing is there, or what `write` made."""
-    if not file.exists():
-        return True
+    if not file.is_file():
+        return not file.exists()
     with file.open("rb") as there:
         return there.read(len(MARK)) == MARK.encode()
 
@@ -201,8 +203,11 @@ def _track(row: Row, columns: Set[str], name: str, place: Place, scale: tuple[fl
         raise DataError(f"{row.where}: {error}") from error
     tags = frozenset(tag for part in cells["tags"].split(";") if (tag := " ".join(part.split())))
     for tag in tags:
-        if "," in tag or not tag.isprintable():
-            raise DataError(f"{row.where}: tag {tag[:80]!r}: tags are printable and separated by semicolons")
+        if "," in tag or not tag.isprintable() or len(tag) > _LONGEST_TAG:
+            raise DataError(
+                f"{row.where}: tag {tag[:80]!r}: tags are separated by semicolons, printable, and of at most "
+                f"{_LONGEST_TAG} characters"
+            )
     return Track(
         track_id=cells["track_id"],
         audio_path=place.inside(cells["path"], row.where),
@@ -215,9 +220,9 @@ def _track(row: Row, columns: Set[str], name: str, place: Place, scale: tuple[fl
 
 
 def _grouped(tracks: list[Track], name: str) -> tuple[Track, ...]:
-    """`tracks` with a clip group each: where none is given, that of the first track with the same audio file."""
+    """`tracks` with a clip group each: where none is given, that of another track with the same audio file."""
     first: dict[str, str] = {}
-    for track in tracks:
+    for track in sorted(tracks, key=lambda track: not track.clip_group):  # those that are given go first
         first.setdefault(str(track.audio_path), track.clip_group or f"{name}/{track.track_id}")
     return tuple(
         track if track.clip_group else replace(track, clip_group=first[str(track.audio_path)]) for track in tracks
@@ -238,4 +243,4 @@ def _split(row: Row) -> Split | None:
 def _valence_arousal(row: Row, scale: tuple[float, float]) -> ValenceArousal:
     low, high = scale
     values = [row.number(column, low, high) for column in ("valence", "arousal")]
-    return ValenceArousal(*(values if scale == (1.0, 9.0) else [1 + 8 * (x - low) / (high - low) for x in values]))
+    return ValenceArousal(*(values if scale == (1.0, 9.0) else [1 + 8 * ((x - low) / (high - low)) for x in values]))

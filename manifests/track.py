@@ -53,6 +53,14 @@ class Track:
     clip_group: str = ""
     artist: str = ""
 
+    @property
+    def has_audio(self) -> bool:
+        """Whether the audio file is there, as far as this user may see."""
+        try:
+            return self.audio_path.is_file()
+        except OSError:
+            return False
+
 
 @dataclass(frozen=True)
 class Manifest:

@@ -11,7 +11,7 @@ from pathlib import Path
 from m2e.cache.errors import DataError
 from m2e.manifests.dataset import DataSet
 from m2e.manifests.files import MAX_BYTES, read_lines
-from m2e.manifests.place import Place
+from m2e.manifests.place import Place, is_folder
 from m2e.manifests.track import Manifest, Track
 
 STATE_FILE = ".m2e-verified-audio.txt"
@@ -36,6 +36,8 @@ def published_digests(dataset: DataSet, root: Path) -> dict[str, str]:
     """
     if not dataset.audio_digests:
         raise DataError(f"{dataset.name}: no digests of its audio are published, so it cannot be verified")
+    if not is_folder(root):
+        raise DataError(f"{root}: no such folder; `m2e-manifest check {dataset.name}` says how to get it")
     place = Place(root)
     lists = [place.file(Path(name)) for name in dataset.audio_digests]
     there = [path for path in lists if path.is_file()]

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from m2e.cache.console import Command, say
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DataError, printable
 
 
 def test_brackets_in_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,6 +39,11 @@ def test_what_names_hold_reaches_no_terminal(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == f"{shown}\n"
     assert str(DataError(evil)) == shown
     assert str(pickle.loads(pickle.dumps(DataError(evil)))) == shown
+
+
+def test_names_that_people_use_can_be_copied() -> None:
+    for name in ("音\u3000楽", "a\u00a0b", "\U0001f468\u200d\U0001f469", "Señorita [x]"):
+        assert printable(name) == name
 
 
 def test_a_path_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:

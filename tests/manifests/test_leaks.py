@@ -102,6 +102,23 @@ def test_default_splits_do_not_leak_wherever_emomusic_is(
     assert splits[0] == splits[1]
 
 
+def test_the_same_folder_gives_the_same_splits_however_it_is_named(
+    both: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = load("deam", both["deam"]).provenance
+    monkeypatch.chdir(both["deam"] / "annotations")
+    assert load("deam", Path("..")).provenance == expected
+    monkeypatch.chdir(both["deam"])
+    assert load("deam", Path()).provenance == expected
+    monkeypatch.chdir(both["deam"].parent)
+    assert load("deam", Path("deam")).provenance == expected
+
+
+def test_aligned_twice_is_said_once(both: dict[str, Path]) -> None:
+    once = load("deam", both["deam"])
+    assert align_splits(once, load("emomusic", both["emomusic"])).provenance == once.provenance
+
+
 def test_lists_and_none_leave_deam_as_it_is(both: dict[str, Path]) -> None:
     lists = both["deam"].parent / "lists"
     for split, ids in (("train", "2\n4\n"), ("validation", "5\n"), ("test", "6\n")):

@@ -98,7 +98,7 @@ def test_deam_is_kept_or_repaired(exchanged: bool | None, tmp_path: Path) -> Non
     kept, repaired = (deam(tmp_path, choices, exchanged=exchanged) for choices in (Choices(), REPAIRED))
     for track_id, point in points(kept).items():
         assert points(repaired)[track_id] == (turned(point) if int(track_id) <= 1000 else point)
-    evidence = "as the dynamic annotations show" if exchanged else "without dynamic annotations to check"
+    evidence = "as the dynamic annotations show" if exchanged else "without dynamic annotations enough to check"
     assert kept.notes[0].startswith("40 songs (ids 2-1000) carry valence and arousal exchanged")
     assert all(evidence in manifest.notes[0] for manifest in (kept, repaired))
     assert "as distributed; splits" in kept.provenance

@@ -5,6 +5,7 @@ import io
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,9 @@ def test_what_spreadsheets_add(tmp_path: Path) -> None:
     assert not manifest.notes
 
 
-def test_tracks_of_one_audio_file_are_one_clip(tmp_path: Path) -> None:
-    rows = "1,x.wav,a,\n2,./x.wav,a,\n3,y.wav,a,g\n4,y.wav,a,\n5,z.wav,a,\n"
+@pytest.mark.parametrize("explicit", ["3,y.wav,a,g\n4,y.wav,a,\n", "3,y.wav,a,\n4,y.wav,a,g\n"])
+def test_tracks_of_one_audio_file_are_one_clip(explicit: str, tmp_path: Path) -> None:
+    rows = f"1,x.wav,a,\n2,./x.wav,a,\n{explicit}5,z.wav,a,\n"
     manifest = load(own(tmp_path, f"track_id,path,tags,clip_group\n{rows}"))
     assert [track.clip_group for track in manifest.tracks] == ["own/1", "own/1", "g", "g", "own/5"]
     assert manifest.notes == ("2 tracks have the audio file of another",)
@@ -164,9 +166,10 @@ def test_path_through_a_loop_of_links(tmp_path: Path) -> None:
         ('track_id,path,valence,arousal\n1,1.wav,"5,5",5\n', "decimals are written with a point"),
         (
             'track_id,path,tags\n1,1.wav,"happy,sad"\n',
-            "tag 'happy,sad': tags are printable and separated by semicolons",
+            "tag 'happy,sad': tags are separated by semicolons",
         ),
         ("track_id,path,tags\n1,1.wav,a\u200bb\n", "row 2: tag .* printable"),
+        (f"track_id,path,tags\n1,1.wav,{'x' * 65}\n", "row 2: tag .* at most 64 characters"),
         ("track_id,path,tags\n1,C:\\Music\\1.wav,x\n", "folders are separated by /"),
         ("track_id,path,tags\n1," + "x/" * 900 + "1.wav,x\n", "is not a path inside"),
         ('track_id,path,tags,"a\nb"\n1,1.wav,x,y\n', "the name of a column, .* holds control characters"),
@@ -198,7 +201,7 @@ def test_file_that_is_missing_or_not_utf8(tmp_path: Path) -> None:
         load(str(tmp_path / "folder.csv"))
 
 
-@pytest.mark.parametrize("name", ["deam.csv", "..csv"])
+@pytest.mark.parametrize("name", ["deam.csv", "DEAM.csv", "..csv"])
 def test_file_names_that_cannot_name_a_data_set(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("track_id,path,tags\n1,1.wav,x\n")
     with pytest.raises(DataError, match="rename the file"):
@@ -251,7 +254,7 @@ def test_line_above_the_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("name=songs", "name=../songs", "'../songs' cannot name a data set"),
+        ("name=songs", "name=../songs", "'../songs' cannot name a data set: change its first line"),
         ("name=songs", "name=/etc", "'/etc' cannot name a data set"),
         ("name=songs", "name=.hidden", "'.hidden' cannot name a data set"),
         ("name=songs", "name=a/b", "'a/b' cannot name a data set"),
@@ -270,6 +273,33 @@ def test_line_above_the_header_is_checked(old: str, new: str, line: str, tmp_pat
 def test_line_above_the_header_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lacks the columns"):
         load(own(tmp_path, BUILT))
+
+
+@pytest.mark.parametrize(("text", "scale"), [("abc", 1e17), ("nan", 1e17), ("1e17", 8e307), ("8e307", 8e307)])
+def test_scales_at_the_ends_of_numbers(text: str, scale: float, tmp_path: Path) -> None:
+    file = own(tmp_path, f"track_id,path,valence,arousal\n1,1.wav,{text},0\n")
+    if text.isalpha():
+        with pytest.raises(DataError, match="is not a number"):
+            load(file, choices=Choices(scale=(-scale, scale)))
+    else:
+        (track,) = load(file, choices=Choices(scale=(-scale, scale))).tracks
+        assert track.valence_arousal
+        assert track.valence_arousal.arousal == 5
+
+
+def test_tables_on_one_scale_align(tmp_path: Path) -> None:
+    rows = "track_id,path,split,valence,arousal,clip_group\n"
+    file = own(tmp_path, f"{rows}1,1.wav,train,-1,0,g\n")
+    other = tmp_path / "other.csv"
+    other.write_text(f"{rows}7,7.wav,test,0,1,g\n")
+    choices = Choices(scale=(-1, 1), align=str(other))
+    aligned = load(file, choices=choices)
+    assert aligned.tracks[0].split == "test"
+    built = tmp_path / "built.csv"
+    built.write_bytes(table.write(aligned, tmp_path))
+    assert load(str(built), choices=replace(choices, scale=(1, 9), align="none")) == aligned
+    with pytest.raises(DataError, match="own cannot be aligned with itself"):
+        load(file, choices=replace(choices, align=file))
 
 
 def test_built_manifest_takes_no_scale(tmp_path: Path) -> None:

@@ -64,6 +64,15 @@ def test_bad_and_missing_audio(root: Path) -> None:
     assert json.loads(run(root, "--json").stdout)["paths"] == {"bad": [bad], "unreadable": [pipe]}
 
 
+def test_nothing_verified_is_a_failure(root: Path, tmp_path: Path) -> None:
+    for file in LISTS.values():
+        write(root / file, f"{'0' * 64} 00/1.mp3\n")
+    result = run(root)
+    assert result.exit_code == 1
+    assert "nothing of mtg-jamendo could be verified (0 good" in result.stderr
+    assert "says how to get it" in run(tmp_path / "none").stderr
+
+
 def test_missing_audio_is_a_failure_unless_allowed(root: Path) -> None:
     (root / "audio/50/950.mp3").unlink()
     result = run(root)
