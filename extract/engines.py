@@ -35,9 +35,6 @@ def on_cluster(
     from m2e.extract.dask_workers import dask_workers
     from m2e.extract.requirement import Requirement
 
-    audio = [
-        next((track.audio_path for track in manifest.tracks if track.has_audio), None)
-        for manifest in manifests
-    ]
+    audio = [next((track.audio_path for track in manifest.tracks if track.has_audio), None) for manifest in manifests]
     requirement = Requirement.of(models, [path for path in audio if path])
     return dask_workers(scheduler, cache.absolute(), requirement, resources)
