@@ -333,6 +333,7 @@ def _train(
 def _begin(sets: list[EmotionData], config: TrainConfig, out: Path) -> None:
     """Say what is there and what to know of it, and write the config."""
     from m2e.cache.files import write_atomically
+    from m2e.train.agreement import exchanged_labels
     from m2e.train.leaks import find_leaks
     from m2e.train.report import cautions
 
@@ -341,8 +342,8 @@ def _begin(sets: list[EmotionData], config: TrainConfig, out: Path) -> None:
         say(f"{data.name}: {counts} tracks, {int(data.n_segments.sum())} segments")
         for note in data.notes:
             say(note, "note")
-    for caution in cautions(sets):
-        say(caution, "note")
+    for line in (*cautions(sets), *exchanged_labels(sets)):
+        say(line, "note")
     for leak in find_leaks(sets, sets):
         say(f"{leak}: where both are used, results without them stand beside the others", "leak")
     # First, so that a folder that cannot be written stops the run before its work, not after.

@@ -19,6 +19,7 @@ from rich.table import Table
 from m2e.cache.console import console, say
 from m2e.cache.files import write_atomically
 from m2e.cache.schema import ExtractionConfig
+from m2e.train.agreement import exchanged_labels
 from m2e.train.config import Task, TrainConfig
 from m2e.train.data import EmotionData
 from m2e.train.evaluate import Evaluation
@@ -108,6 +109,7 @@ class Report:
             *(("leak", str(leak)) for leak in self.leaks),
             *([("leak", LEAK_NOTE)] if self.leaks else []),
             *(("left out", line) for line in self.left_out),
+            *(("note", line) for line in exchanged_labels(self.sets)),
             *(("note", note) for data in self.sets for note in data.notes),
             *(("note", line) for line in dict.fromkeys(_absent_classes(self.results))),
         ]
