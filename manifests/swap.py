@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
+from m2e.cache.ratings import CLEAR, correlations
 from m2e.manifests.files import number, read_cells
 from m2e.manifests.track import ValenceArousal
 
-# Below this many songs a correlation decides nothing.
-MIN_SONGS = 20
 # In DEAM's files the right pairs correlate with .91 to .98, the others with -.10 to .59.
-_CLEAR = 0.8
 _MARGIN = 0.1
 
 
@@ -45,7 +42,7 @@ class SwapCheck:
         as_named = self.valence_valence, self.arousal_arousal
         exchanged = self.valence_arousal, self.arousal_valence
         for winner, loser, verdict in ((exchanged, as_named, True), (as_named, exchanged, False)):
-            if min(winner) >= _CLEAR and min(winner) - max(loser) >= _MARGIN:
+            if min(winner) >= CLEAR and min(winner) - max(loser) >= _MARGIN:
                 return verdict
         return None
 
@@ -72,10 +69,8 @@ def swap_check(
     songs = [song_id for song_id in static if song_id in valence and song_id in arousal]
     labels = np.array([(static[i].valence, static[i].arousal) for i in songs]).reshape(-1, 2)
     dynamic = np.array([(valence[i], arousal[i]) for i in songs]).reshape(-1, 2)
-    if len(songs) < MIN_SONGS or not (np.ptp(labels, axis=0).all() and np.ptp(dynamic, axis=0).all()):
-        return None
-    table: NDArray[np.float64] = np.corrcoef(labels, dynamic, rowvar=False)[:2, 2:]
-    return SwapCheck(len(songs), *(float(r) for r in table.ravel()))
+    table = correlations(labels, dynamic)
+    return None if table is None else SwapCheck(len(songs), *(float(r) for r in table.ravel()))
 
 
 def dynamic_means(path: Path) -> dict[str, float]:

@@ -12,11 +12,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from m2e.cache.ratings import CLEAR, correlations
 from m2e.train.data import EmotionData
-
-# Fewer shared clips decide nothing, nor do correlations below this.
-_MIN_CLIPS = 20
-_CLEAR = 0.8
 
 
 def exchanged_labels(sets: Sequence[EmotionData]) -> list[str]:
@@ -24,11 +21,11 @@ def exchanged_labels(sets: Sequence[EmotionData]) -> list[str]:
     lines = []
     for one, other in combinations(sets, 2):
         pairs = _shared_points(one, other)
-        if len(pairs) < _MIN_CLIPS or not np.ptp(pairs, axis=0).all():
+        table = correlations(pairs[:, :2], pairs[:, 2:])
+        if table is None:
             continue
-        table = np.corrcoef(pairs[:, :2], pairs[:, 2:], rowvar=False)[:2, 2:]
         as_named, exchanged = table.diagonal().min(), table[:, ::-1].diagonal().min()
-        if exchanged >= _CLEAR and exchanged > as_named:
+        if exchanged >= CLEAR and exchanged > as_named:
             lines.append(
                 f"the labels of {len(pairs)} clips that {one.name} and {other.name} share agree only with valence and "
                 f"arousal exchanged (r {exchanged:.2f}, else {as_named:.2f}): see --deam-labels of m2e-cache relabel"

@@ -8,9 +8,10 @@ import pytest
 from support.official import write_deam, write_deam_dynamic
 
 from m2e.cache.errors import DataError
+from m2e.cache.ratings import MIN_SONGS
 from m2e.manifests import Choices, Manifest, ValenceArousal, load
 from m2e.manifests.dataset import DEFAULT_CHOICES
-from m2e.manifests.swap import MIN_SONGS, SwapCheck, dynamic_means, swap_check
+from m2e.manifests.swap import SwapCheck, dynamic_means, swap_check
 
 REPAIRED = Choices(deam_labels="repaired")
 SONGS = range(2, 42)
