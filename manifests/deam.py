@@ -68,12 +68,13 @@ def _checks(place: Place, songs: dict[str, dict[str, ValenceArousal]]) -> dict[s
 
 
 def _note(songs: int, check: SwapCheck | None, choices: Choices) -> str:
-    known = "going by their ids, without dynamic annotations enough to check"
-    if check:
+    if check is None:
+        known = "going by their ids, without dynamic annotations enough to check"
+    elif check.exchanged is None:
+        known = "going by their ids: the dynamic annotations do not tell, which those published do"
+    elif check.exchanged:
         known = "as the dynamic annotations show"
-        if check.exchanged is None:
-            known = "going by their ids: the dynamic annotations do not tell, which those published do"
-    if check and check.exchanged is False:
+    else:
         return f"the swap check finds valence and arousal of ids 2-1000 right in this file: all {songs} songs are kept"
     if choices.deam_labels == "repaired":
         return f"{songs} songs (ids 2-1000) had valence and arousal exchanged, {known}: repaired"
