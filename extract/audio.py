@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,14 +77,14 @@ def load_audio(
             cannot take.
     """
     try:
-        size = path.stat().st_size
-        if not path.is_file():  # a pipe or a device may have no end
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device may have no end
             raise DataError(f"{path} is no regular file")
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if size == 0:
+    if status.st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
     refusals = []
     for decode in (_with_soundfile, _with_pyav):
@@ -92,7 +93,7 @@ def load_audio(
                 (encoder_wave, chord_wave), duration = _resampled(
                     decode(path), ((encoder_rate, resampler), (chord_rate, "soxr_hq"))
                 )
-            return Audio(encoder_wave, chord_wave, duration, sha256, size)
+            return Audio(encoder_wave, chord_wave, duration, sha256, status.st_size)
         except _Refused as refused:
             refusals.append(str(refused))
         except DataError as error:

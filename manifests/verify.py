@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def _verify(track: Track, digests: dict[str, str], done: frozenset[str]) -> tupl
         status = path.stat()
         if digest is None:
             return "", Verdict(path, "unlisted")
-        if not path.is_file():  # a pipe would be waited for
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
             return "", Verdict(path, "unreadable")
         entry = f"{digest} {status.st_size} {status.st_mtime_ns} {track.track_id}"
         if entry in done:
