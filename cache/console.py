@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -29,6 +29,14 @@ console = Console(stderr=True, highlight=False)
 def say(text: str, label: str = "", style: str = "yellow") -> None:
     """Print a line for people as it is, never as markup (file names may hold brackets), after a coloured label."""
     console.print(Text.assemble((f"{label} " if label else "", style), printable(text)), soft_wrap=True)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns two spaces apart, the last one ragged."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 class Command(click.Command):

@@ -24,6 +24,7 @@ splits_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="For one data set: folder with train.txt, validation.txt, test.txt, an id a line, in place of its own splits.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 
 def choices_options(command: Callable[..., Any]) -> Callable[..., Any]:

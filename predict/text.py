@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from m2e.cache.console import aligned
 from m2e.cache.errors import printable
 from m2e.predict.result import Emotion, SongPrediction
 
@@ -57,14 +58,6 @@ def csv_rows(prediction: SongPrediction) -> Iterator[list[str]]:
         scores = [emotion.valence, emotion.arousal, *(tag.probability for tag in emotion.tags)]
         values = ["" if value is None else f"{value:.6f}" for value in scores]
         yield [song, number, f"{start:.3f}", f"{end:.3f}", str(prediction.key or ""), *values]
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart, the last one ragged."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def clock(seconds: float) -> str:
