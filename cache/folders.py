@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from m2e.cache.errors import DataError
@@ -45,6 +46,18 @@ def features_folders(folder: Path, features: str | None = None) -> list[Path]:
         asked = f" that begin with {features!r} (there are: {names})" if found else ""
         raise DataError(f"{folder} has no features{asked}: give the cache of one data set, made by m2e-extract")
     return chosen
+
+
+def training_command(dataset: str, folder: Path, features: str = "") -> str:
+    """What trains on the cache `folder` of one data set, to be pasted into a shell.
+
+    Args:
+        dataset: its letter or name.
+        features: how the fingerprint of its features begins, where there are several.
+    """
+    caches = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
+    which = ["--features", features] if features else []
+    return shlex.join(["m2e-train", "--datasets", dataset, "--cache", str(caches), *which])
 
 
 def without_settings(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import click
 
 from m2e.cache.console import say
 from m2e.cache.failures import Failure
-from m2e.cache.folders import features_folders, fingerprint_of
+from m2e.cache.folders import features_folders, fingerprint_of, training_command
 from m2e.extract.part import Part
 from m2e.extract.plan import Plan
 from m2e.manifests.track import Manifest
@@ -101,8 +101,8 @@ def summarise(manifest: Manifest, part: Part, features: Path, plan: Plan, tally:
         following = f"Next, when all {part.count} parts are done: m2e-cache pack {folder}"
     elif kept:
         several = len(features_folders(folder)) > 1
-        which = f" --features {fingerprint_of(features)[:8]}" if several else ""
-        following = f"Next: m2e-train --datasets {manifest.letter or manifest.name} --cache {folder.parent}{which}"
+        which = fingerprint_of(features)[:8] if several else ""
+        following = f"Next: {training_command(manifest.letter or manifest.name, folder, which)}"
     else:
         following = ""
     where = f"{folder}, of part {part}" if part.count > 1 else f"{folder}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +50,7 @@ def relabel(
 
     They come from the data set's official files (audio need not be there) or from a CSV file.
     """
+    from m2e.cache.folders import training_command
     from m2e.cache.labels import write_labels
     from m2e.cache.lock import pack_lock
     from m2e.manifests import DATASETS, load
@@ -78,7 +78,6 @@ def relabel(
     with pack_lock(folder, break_lock):
         write_labels(folder, new)
     changed = changes(old, new)
-    caches = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
     if as_json:
         click.echo(json.dumps({"dataset": new.dataset, "provenance": new.provenance, **changed}))
     for note in manifest.notes:
@@ -87,8 +86,7 @@ def relabel(
     say(
         f"{folder}/labels.h5 is replaced: {counts}. "
         + (f"It said: {old.provenance}. " if old and old.provenance != new.provenance else "")
-        + f"It now says: {new.provenance}. Next: "
-        + shlex.join(["m2e-train", "--datasets", new.letter or new.dataset, "--cache", str(caches)])
+        + f"It now says: {new.provenance}. Next: {training_command(new.letter or new.dataset, folder)}"
     )
 
 
