@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from m2e.cache.console import PluginGroup, counting, say
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DataError, printable
 
 if TYPE_CHECKING:
     from m2e.cache.verify import Damage
@@ -79,7 +79,7 @@ def info(folder: Path, features: str | None, as_json: bool) -> None:
 
 def _print_fact(name: str, value: Any) -> None:
     shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
-    click.echo(f"{name:18}  {shown if shown not in ('', None) else '-'}")
+    click.echo(printable(f"{name:18}  {shown if shown not in ('', None) else '-'}"))
 
 
 @main.command(epilog="Example: m2e-cache verify features/deam --deep")
@@ -131,7 +131,7 @@ def _as_json(damage: Damage) -> dict[str, Any]:
 
 def _print_damage(damage: list[Damage] | tuple[Damage, ...]) -> None:
     for its in damage:
-        click.echo(f"{its.path}\t{its.reason}")
+        click.echo(f"{printable(str(its.path))}\t{printable(its.reason)}")
         for track_id in its.tracks:
             click.echo(f"  {track_id}")
 
@@ -230,7 +230,8 @@ def failures(folder: Path, features: str | None, as_json: bool) -> None:
         click.echo(json.dumps([asdict(failure) for failure in found.values()], indent=2))
     else:
         for its in found.values():
-            click.echo(f"{its.track_id}\t{its.stage}\t{its.attempts}\t{its.path}\t{its.reason}")
+            cells = (its.track_id, its.stage, its.attempts, its.path, its.reason)
+            click.echo("\t".join(printable(str(cell)) for cell in cells))
     say(f"{folder}: {len(found)} tracks failed." + (" m2e-extract --retry-failed tries them again." if found else ""))
 
 

@@ -15,6 +15,7 @@ from support.caches import CONFIG, make_cache, make_labels, random_track
 from m2e.cache import FeatureCache, FeatureWriter
 from m2e.cache.cli import main
 from m2e.cache.failures import Failure, record_failure
+from m2e.cache.folders import training_command
 from m2e.cache.writer import features_folder
 
 
@@ -142,6 +143,21 @@ def test_a_command_of_a_package_without_its_requirements_is_one_line(monkeypatch
     assert "m2e.nowhere is not installed here" in run("relabel", "x", "--any", code=1)[1]
     assert "relabel" in run("--help")[0]
     assert "No such command 'else'" in run("else", code=2)[1]
+
+
+def test_names_of_files_do_nothing_to_the_terminal(folder: Path) -> None:
+    evil = "a\x1b[2J\tb\nc.mp3"
+    record_failure(features_folder(folder, CONFIG), Failure("x1", evil, "audio", f"{evil} is empty", 0))
+    (line,) = run("failures", folder)[0].splitlines()
+    assert line.split("\t")[3:] == ["a\\x1b[2J\\tb\\nc.mp3", "a\\x1b[2J\\tb\\nc.mp3 is empty"]
+    assert "\x1b" not in run("info", folder)[0]
+
+
+def test_what_to_run_next_can_be_pasted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert training_command("D", Path("my features/deam")) == "m2e-train --datasets D --cache 'my features'"
+    assert training_command("D", Path("features/deam"), "ab12").endswith("--cache features --features ab12")
+    monkeypatch.chdir(folder)
+    assert training_command("my songs", Path()) == f"m2e-train --datasets 'my songs' --cache {folder.parent}"
 
 
 def test_failures_are_listed_where_nothing_succeeded(tmp_path: Path) -> None:
