@@ -24,8 +24,10 @@ RUN PIP_INDEX_URL="${PIP_INDEX_URL}" PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL}
              pip install --no-cache-dir "$0"' "${TORCH}"
 COPY pyproject.toml README.md LICENSE ./
 COPY cache cache
+COPY common common
 COPY extract extract
 COPY manifests manifests
+COPY predict predict
 COPY train train
 RUN pip install --no-cache-dir '.[all]'
 

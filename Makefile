@@ -32,7 +32,7 @@ lint: install
 # mypy cannot follow setuptools' folder mapping: show it the tree as a namespace.
 types: install
 	@mkdir -p .types && ln -sfn .. .types/m2e
-	MYPYPATH=.types $(BIN)/mypy -p m2e.cache -p m2e.extract -p m2e.manifests -p m2e.predict -p m2e.train
+	MYPYPATH=.types $(BIN)/mypy -p m2e.cache -p m2e.common -p m2e.extract -p m2e.manifests -p m2e.predict -p m2e.train
 
 test: install
 	$(BIN)/python -m pytest -n $(CPUS) --dist worksteal

@@ -3,11 +3,10 @@
     python benchmarks/extract.py speed [--tracks 2] [--repeats 3] [--eager] [--precision int8]
     python benchmarks/extract.py memory [--tracks 100] [--minutes 60]
     python benchmarks/extract.py resampler [--tracks 4]
-    python benchmarks/extract.py gpu [--tracks 400] [--jobs 16] [--device cuda]
 
 Music is synthesised; MERT's weights (of the 95M's shape) and BTC's are random, and saved as checkpoints that ours loads
 as it would load the published ones. `speed` counts CPU seconds of the process, takes both ways in turn, and keeps the
-least of each stage: what counts is the ratio in one run. `plain.py` is the plain way.
+least of each stage: what counts is the ratio in one run. `plain.py` is the plain way, and `gpu.py` measures a GPU.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,19 +28,11 @@ import numpy as np
 import plain
 import soundfile
 import torch
-from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 from m2e.cache import ChordSequence, ExtractionConfig, FeatureWriter, TrackFeatures
 from m2e.cache.schema import PRECISIONS, Precision
-from m2e.extract.encoders import load_encoder
-from m2e.extract.engine import run_tasks
-from m2e.extract.gpu import SHARING, Busy, extract_ahead
-from m2e.extract.pipeline import Extraction
-from m2e.extract.plan import Task
-from m2e.extract.summary import Tally
 from m2e.extract.track import Models, extract_track, load_models
-from m2e.extract.workers import LocalWorkers
 
 Result = TypeVar("Result")
 
@@ -62,11 +52,11 @@ class Song:
     segments: int
 
 
-def synthesise(folder: Path, tracks: int) -> list[Song]:
+def synthesise(folder: Path, tracks: int, seed: int = 0) -> list[Song]:
     """Stereo at 44.1 kHz as mp3 (about 320 kbit/s); each at least a minute."""
     from m2e.extract.synth import draw_recipe, recipe_chords, render
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     songs: list[Song] = []
     while len(songs) < tracks:
         recipe = draw_recipe(rng)
@@ -79,7 +69,7 @@ def synthesise(folder: Path, tracks: int) -> list[Song]:
     return songs
 
 
-def make_checkpoints(folder: Path, precision: Precision) -> Models:
+def make_checkpoints(folder: Path, precision: Precision, shape: dict[str, Any] = MERT_95M) -> Models:
     """MERT and BTC with random weights, in the form of the published ones."""
     from transformers import HubertConfig, HubertModel
 
@@ -90,8 +80,8 @@ def make_checkpoints(folder: Path, precision: Precision) -> Models:
     if not encoder.exists():
         encoder.mkdir()
         torch.manual_seed(0)
-        torch.save(HubertModel(HubertConfig(**MERT_95M)).state_dict(), encoder / "pytorch_model.bin")
-        config = {"model_type": "mert_model", "feat_extract_norm": "group", **MERT_95M}
+        torch.save(HubertModel(HubertConfig(**shape)).state_dict(), encoder / "pytorch_model.bin")
+        config = {"model_type": "mert_model", "feat_extract_norm": "group", **shape}
         (encoder / "config.json").write_text(json.dumps(config))
         (encoder / "preprocessor_config.json").write_text('{"sampling_rate": 24000, "do_normalize": true}')
         state = {name: 0.2 * torch.randn_like(tensor) for name, tensor in BTC().state_dict().items()}
@@ -316,56 +306,6 @@ def resampler(tracks: int) -> None:
         )
     halved = pooled["sinc_hann"].astype(np.float16).astype(np.float32)
     click.echo(f"float16 storage: {deviation(halved, pooled['sinc_hann'])}")
-
-
-class Staged(Extraction):
-    """The way of a GPU, on any device."""
-
-    def _extract(self, tasks: Iterator[Task], spans: list[tuple[float, float]]) -> Generator[Any]:
-        yield from extract_ahead(tasks, self.models, spans)
-
-
-@main.command()
-@click.option(
-    "--tracks", type=click.IntRange(1), default=400, show_default=True, help="Of 60 to 100 s, some of them the same."
-)
-@click.option(
-    "--jobs", type=click.IntRange(1), default=cpu_count(), show_default="one a core", help="Processes that decode."
-)
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
-@click.option("--precision", "precisions", multiple=True, default=("float32", "bf16"), show_default=True)
-def gpu(tracks: int, jobs: int, device: str, precisions: tuple[Precision, ...]) -> None:
-    """Print segments a second and the device's busy share, audio files to cache, and what each precision changes."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise click.UsageError("there is no GPU here, or torch is built without one: --device cpu shows the way alone")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        songs = synthesise(folder, min(tracks, 16))
-        on_cpu = make_checkpoints(folder, "float32")
-        segment = [np.random.default_rng(0).standard_normal(SEGMENT, np.float32)]
-        exact = load_models(on_cpu)[0].embed(segment)
-        for precision in precisions:
-            models = replace(make_checkpoints(folder, precision), device=device, decoders=jobs)
-            tasks = [
-                Task(f"{i:04d}", song.path, song.path.stat().st_size)
-                for i, song in zip(range(tracks), cycle(songs), strict=False)
-            ]
-            tally, started = Tally(), time.perf_counter()
-            with LocalWorkers(SHARING) as workers:
-                for outcome in run_tasks(Staged(models, folder / precision), tasks, workers):
-                    if isinstance(outcome, Busy):
-                        tally.spans += outcome.spans
-                    else:
-                        assert isinstance(outcome, str), outcome
-            seconds = time.perf_counter() - started
-            segments = sum(song.segments for _, song in zip(range(tracks), cycle(songs), strict=False))
-            here = load_encoder(models.encoder_folder, LAYERS, device, precision).embed(segment)
-            click.echo(
-                f"{precision} on {device}, {jobs} decoders: {segments} segments of {tracks} tracks in ", nl=False
-            )
-            click.echo(f"{seconds:.1f} s with loading, {segments / seconds:.2f} a second; busy ", nl=False)
-            click.echo(f"{tally.gpu_busy or 0:.1%} of the time from its first pass to its last")
-            click.echo(f"  pooled feature against float32 on a CPU: {deviation(here, exact)}")
 
 
 if __name__ == "__main__":

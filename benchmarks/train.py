@@ -19,6 +19,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ from m2e.cache import ChordSequence, ExtractionConfig, FeatureWriter, Key, Label
 from m2e.train.config import TrainConfig
 from m2e.train.data import EmotionData, load_data, open_caches
 from m2e.train.encoding import PADDING
-from m2e.train.loop import _Training, epoch_batches, output_sizes
+from m2e.train.loop import _Training, output_sizes
 from m2e.train.losses import distilled, task_loss
 from m2e.train.model import EmotionModel, Inputs
-from m2e.train.spans import sample_spans, span_means
+from m2e.train.schedule import draw_schedule
+from m2e.train.spans import span_means, spans_from
 from m2e.train.teachers import freeze
 
 # Table I: train, validation, test; segments and chords a track, roughly (whole songs, 45 s clips, choruses).
@@ -64,11 +66,12 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def write_caches(folder: Path, layers: int) -> None:
-    """Caches of the paper's sizes, `layers` of 768 numbers a segment."""
+def write_caches(folder: Path, layers: int, share: float = 1.0) -> None:
+    """Caches of the paper's sizes, or a share of them, `layers` of 768 numbers a segment."""
     config = ExtractionConfig("benchmark", "none", layers=tuple(range(7 - layers + 1, 8)), chords="template")
     for number, (letter, (sizes, segments, chords)) in enumerate(SETS.items()):
         rng = np.random.default_rng(number)
+        sizes = tuple(max(4, round(share * size)) for size in sizes)
         n = sum(sizes)
         ids = tuple(f"{letter}{i:06d}" for i in range(n))
         tagged = letter == "J"
@@ -98,12 +101,9 @@ def write_caches(folder: Path, layers: int) -> None:
 
 def steps_by_group(sets: list[EmotionData], config: TrainConfig) -> dict[tuple[bool, ...], int]:
     """How many steps of an epoch take a batch from which sets."""
-    counts: dict[tuple[bool, ...], int] = {}
-    generator = torch.Generator().manual_seed(0)
-    for step in epoch_batches([data.splits["train"] for data in sets], config, generator):
-        group = tuple(rows is not None for rows in step)
-        counts[group] = counts.get(group, 0) + 1
-    return counts
+    splits, lengths = [data.splits["train"] for data in sets], [data.n_segments for data in sets]
+    schedule = draw_schedule(splits, lengths, config, torch.Generator().manual_seed(0))
+    return Counter(tuple(size > 0 for size in sizes) for sizes in schedule.sizes)
 
 
 def measure_ours(folder: Path, config: TrainConfig) -> dict[str, Any]:
@@ -138,7 +138,8 @@ def measure_ours(folder: Path, config: TrainConfig) -> dict[str, Any]:
     batches = [torch.randint(len(data.base), (32,), generator=generator) for _ in range(500)]
     started = cpu_seconds()
     for rows in batches:
-        span_means(data.sums, data.base[rows], *sample_spans(data.n_segments[rows], config.span, generator))
+        uniform = torch.rand(2, len(rows), dtype=torch.float64, generator=generator)
+        span_means(data.sums, data.base[rows], *spans_from(*uniform, data.n_segments[rows], config.span))
     results["means"] = (cpu_seconds() - started) / len(batches)
     results["gigabytes"] = peak_memory()
     return results

@@ -15,7 +15,7 @@ from m2e.cache.harmony import ChordSequence, Key
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-Precision = Literal["float32", "bf16", "int8"]
+Precision = Literal["float32", "tf32", "bf16", "int8"]
 ResamplerName = Literal["sinc_hann", "soxr_hq"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # Raised only when the features themselves change for the same settings.

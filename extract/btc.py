@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from m2e.cache.errors import DataError
 from m2e.cache.harmony import N_CHORD_CLASSES, ChordSequence, chord_from_class
+from m2e.common.float32 import float32_products
 from m2e.extract.chords import SAMPLE_RATE
 from m2e.extract.cqt import C1, constant_q
 
@@ -206,7 +207,7 @@ class BTCRecogniser:
     def logits(self, features: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Logits [shape=(frames, 170)] of each track's features [shape=(144, frames)]."""
         instances = torch.cat([self._instances(track) for track in features])
-        with torch.inference_mode():
+        with torch.inference_mode(), float32_products("ieee"):
             batches = [self.model(batch.to(self.device)).cpu() for batch in torch.split(instances, BATCH)]
         n_frames = [track.shape[1] for track in features]
         padded = [-(-n // CHUNK_FRAMES) * CHUNK_FRAMES for n in n_frames]

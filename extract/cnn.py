@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from m2e.cache.harmony import NO_CHORD, PITCH_CLASSES, QUALITIES, ChordSequence
+from m2e.common.float32 import float32_products
 from m2e.extract.chords import SAMPLE_RATE
 from m2e.extract.cqt import C1
 from m2e.extract.smoothing import likeliest_path
@@ -133,7 +134,7 @@ class CNNRecogniser:
         """Log-probability of each class [shape=(frames, 169)] in a tuned spectrum from C1 [shape=(216, frames)]."""
         frames = network_input(torch.from_numpy(magnitudes))
         blocks = []
-        with torch.inference_mode():
+        with torch.inference_mode(), float32_products("ieee"):
             for start in range(0, len(frames), BLOCK):
                 first = max(0, start - MARGIN)
                 logits = self.network(frames[None, first : start + BLOCK + MARGIN])[0]

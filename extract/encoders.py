@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
+from m2e.common.float32 import float32_products
 from m2e.extract.batches import embed_tracks
 from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, WEIGHTS, load_mert, read_json, weights_file
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from m2e.cache.schema import Precision
 
@@ -162,12 +163,20 @@ class Encoder:
     [shape=(batch, layers, dim)].
     """
 
-    def __init__(self, network: nn.Module, device: str, batch: int | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, device: str, batch: int | None = None, precision: Precision = "float32"
+    ) -> None:
         """`batch`: segments in one pass. None: one on a CPU, where more gain nothing and take memory; on a GPU as
         many as fit, found out in the first pass."""
         self.network = network.to(device)
         self.device = device
         self.batch = batch or (1 if device == "cpu" else None)
+        self.precision = precision
+
+    def __call__(self, waves: Tensor) -> Tensor:
+        """One pass of the network; what its precision leaves in float32 is float32, whatever torch was told."""
+        with float32_products("tf32" if self.precision == "tf32" else "ieee"):
+            return self.network(waves)
 
     def embed(self, segments: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Time means of the hidden states.
@@ -177,8 +186,13 @@ class Encoder:
 
         Returns:
             [shape=(segments, layers, dim)]
+
+        Raises:
+            As the network.
         """
         ((_, embeddings),) = embed_tracks(self, [(None, segments)])
+        if isinstance(embeddings, Exception):
+            raise embeddings
         return embeddings
 
 
@@ -195,5 +209,7 @@ def load_encoder(folder: Path, layers: Sequence[int], device: str = "cpu", preci
     """
     if precision == "int8" and device != "cpu":
         raise DataError("precision int8 is for CPUs; on a GPU bf16 is faster and closer")
+    if precision == "tf32" and device == "cpu":
+        raise DataError("precision tf32 is for NVIDIA GPUs; a CPU computes in float32, bf16 or int8")
     load = ARCHITECTURES.get(str(read_json(folder / CONFIG).get("model_type")), load_mert)
-    return Encoder(load(folder, layers, precision), device)
+    return Encoder(load(folder, layers, precision), device, precision=precision)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
 from joblib import cpu_count
+from numpy.typing import NDArray
 
 from m2e.cache import TrackFeatures
 from m2e.cache.failures import Failure
@@ -73,6 +75,7 @@ def extract_ahead(
 
     Raises:
         DataError: a model cannot be loaded, there is no room for waves, or decoders cannot live.
+        DeviceLostError: the GPU failed.
     """
     encoder = encoder_of(models)
     decoders = _start_decoders(-(-(models.decoders or min(_MOST_DECODERS, cpu_count())) // SHARING))
@@ -81,7 +84,7 @@ def extract_ahead(
         found = run_tasks(_Preparation(replace(models, device="cpu"), folder), tasks, decoders, largest_batch=1)
         for (task, track), embeddings in embed_tracks(encoder, _taken(found), lambda *span: spans.append(span)):
             if isinstance(track, PreparedTrack):
-                yield task, attempt(task, partial(track.with_embeddings, task.track_id, embeddings))
+                yield task, attempt(task, partial(_complete, track, task.track_id, embeddings))
             else:
                 yield task, track
     except BaseException:  # they still work for a caller that has gone
@@ -90,6 +93,12 @@ def extract_ahead(
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _complete(track: PreparedTrack, track_id: str, embeddings: NDArray[np.float32] | Exception) -> TrackFeatures:
+    if isinstance(embeddings, Exception):
+        raise embeddings
+    return track.with_embeddings(track_id, embeddings)
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ processes, and no process is one that must not die. This process plans, and list
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from m2e.cache import ExtractionConfig, FeatureWriter, TrackFeatures
 from m2e.cache.failures import Failure, record_failure
 from m2e.cache.writer import features_folder
 from m2e.extract.attempts import attempt, failure, given_up
+from m2e.extract.batches import DeviceLostError
 from m2e.extract.engine import Engine, Lost, run_tasks
 from m2e.extract.gpu import Busy, extract_ahead
 from m2e.extract.plan import Task
@@ -37,6 +39,13 @@ class Extraction:
         Raises:
             DataError: a model cannot be loaded, the disk is full, or the folder cannot be written.
         """
+        try:
+            return self._extract_and_seal(tasks)
+        except DeviceLostError:
+            # A new process finds a GPU that works, and by trying tracks one by one the run finds which it was.
+            os._exit(os.EX_UNAVAILABLE)
+
+    def _extract_and_seal(self, tasks: Iterator[Task]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         spans: list[tuple[float, float]] = []
         # On a way out in the middle, first what there is is sealed.

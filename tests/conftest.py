@@ -6,6 +6,16 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=["cpu", "cuda"], default="cpu", help="where tests of networks compute")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """Where the networks under test compute."""
+    return str(request.config.getoption("--device"))
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The folder with the official metadata and the released code's outputs; skips where it is not set."""

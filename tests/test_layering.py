@@ -12,14 +12,15 @@ ROOT = Path(__file__).parents[1]
 FREE = {"click", "numpy", "rich", "m2e"}
 # Of ours, and of the heavy ones. manifests and extract may use the cache; train must never see audio or encoders.
 ALLOWED = {
+    "common": ({"common"}, {"torch"}),
     "cache": ({"cache"}, {"h5py", "matplotlib", "xxhash"}),  # matplotlib: only for m2e-cache plot
     "manifests": ({"manifests", "cache"}, {"pandas", "pooch"}),
     "extract": (
-        {"manifests", "cache", "extract"},
+        {"manifests", "cache", "common", "extract"},
         {"av", "distributed", "filelock", "huggingface_hub", "joblib", "librosa", "music21", "pooch", "safetensors"}
         | {"scipy", "soundfile", "soxr", "threadpoolctl", "torch", "transformers"},
     ),
-    "train": ({"cache", "train"}, {"matplotlib", "numba", "safetensors", "sklearn", "torch"}),
+    "train": ({"cache", "common", "train"}, {"matplotlib", "numba", "safetensors", "sklearn", "torch"}),
     "predict": (
         {"cache", "extract", "train", "predict"},
         {"huggingface_hub", "joblib", "matplotlib", "starlette", "torch", "uvicorn"},

@@ -72,6 +72,23 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, first: Tensor, heads: int, 
     return torch.cat([attended[:, 0], attended[:, 1:][real[:, 1:]]])
 
 
+def padded_attention(q: Tensor, k: Tensor, v: Tensor, real: Tensor | None, heads: int, dropout: float) -> Tensor:
+    """Attention over tracks that are padded to one length, by torch's own kernels and with their dropout.
+
+    Args:
+        q: queries [shape=(B, Q, dim)].
+        k, v: keys and values [shape=(B, S, dim)].
+        real: which keys are no padding [shape=(B, S)]; None: all of them.
+        heads, dropout: as in `plain_attention`.
+    """
+
+    def split(values: Tensor) -> Tensor:
+        return values.view(*values.shape[:2], heads, -1).transpose(1, 2)  # (B, H, tokens, D)
+
+    mask = None if real is None else real[:, None, None]
+    return F.scaled_dot_product_attention(split(q), split(k), split(v), mask, dropout).transpose(1, 2).flatten(2)
+
+
 def draw_seed() -> int:
     """32 random bits from torch's default generator."""
     return int(torch.randint(2**32, ()))

@@ -88,18 +88,23 @@ class EmotionData:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are; the index tables `base`, `n_segments`, `n_chords`, `splits` stay on the CPU."""
+        """Where the tensors are; `n_segments`, `n_chords` and `splits`, which decide on shapes, stay on the CPU."""
         return self.sums.device
 
-    def inputs(self, rows: Tensor, start: Tensor, stop: Tensor) -> Inputs:
-        """Model inputs of the tracks `rows`, features averaged over segments `start` to `stop` of each."""
-        longest = max(self.n_chords[rows].tolist(), default=0)
-        there = rows.to(self.device)
+    def inputs(self, rows: Tensor, start: Tensor, stop: Tensor, longest: int | None = None) -> Inputs:
+        """Model inputs of the tracks `rows`, features averaged over segments `start` to `stop` of each.
+
+        Args:
+            longest: chords of each track; None: as many as the longest of them has.
+        """
+        if longest is None:
+            longest = max(self.n_chords[rows].tolist(), default=0)
+        rows, start, stop = (each.to(self.device, non_blocking=True) for each in (rows, start, stop))
         return Inputs(
             span_means(self.sums, self.base[rows], start, stop),
-            self.root[there, :longest].long(),
-            self.quality[there, :longest].long(),
-            self.mode[there],
+            self.root[rows, :longest].long(),
+            self.quality[rows, :longest].long(),
+            self.mode[rows],
         )
 
     def whole(self, rows: Tensor) -> Inputs:
@@ -245,7 +250,7 @@ def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Emo
         extraction=cache.config,
         tag_names=labels.tag_names,
         sums=torch.from_numpy(sums).to(device),
-        base=first[:-1] + torch.arange(len(kept)),
+        base=(first[:-1] + torch.arange(len(kept))).to(device),
         n_segments=first.diff(),
         root=torch.from_numpy(root).to(device),
         quality=torch.from_numpy(quality).to(device),

@@ -49,7 +49,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     if not under_torchrun():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_gpu = device.type == "cuda"
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
     console.quiet = rank() > 0
     try:
         yield

@@ -10,21 +10,23 @@ validation tracks). A model of two tasks therefore ends as two sets of weights, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from m2e.cache.errors import DataError
+from m2e.common.float32 import float32_products
 from m2e.train import distributed
 from m2e.train.attention import Attention, plain_attention
 from m2e.train.config import TASKS, Task, TrainConfig
 from m2e.train.data import EmotionData
 from m2e.train.evaluate import validation_loss
+from m2e.train.graphs import StepGraphs
 from m2e.train.losses import distilled, task_loss
 from m2e.train.model import EmotionModel, Inputs, Predictions, concatenate, padding_id
-from m2e.train.spans import sample_spans
+from m2e.train.schedule import Batch, draw_schedule
 from m2e.train.teachers import freeze
 
 Weights = dict[str, Tensor]
@@ -112,13 +114,19 @@ class _Training:
         self.outputs = output_sizes(sets)
         self.model = self._new_model()
         self.model.attention = fastest_attention(config, self.device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        on_gpu = self.device.type == "cuda"
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.learning_rate, fused=True, capturable=on_gpu
+        )
+        self.total = torch.zeros((), device=self.device)
+        # What processes send each other is no part of a graph.
+        graphed = on_gpu and distributed.size() == 1
+        self.graphs = StepGraphs(self._learn, sets, config.mask_padding) if graphed else None
         # Every process starts from the same weights, and drops out by itself.
         torch.manual_seed(config.seed + distributed.rank())
         self.judges = {task: [d for d in sets if task in d.targets and len(d.splits["validation"])] for task in TASKS}
         self.history = History(validation={task: [] for task in self.outputs})
         self.best: dict[Task, Weights] = {}
-        torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
 
     def run(self, keeper: Keeper) -> Trained:
         if kept := keeper.restore():
@@ -128,9 +136,10 @@ class _Training:
                 reason = " ".join(str(error).split())[:200]
                 raise DataError(f"the kept state of a training does not fit its model: {reason}") from error
         try:
-            while self.history.epochs < self.config.epochs and not self._out_of_patience():
-                self._epoch()
-                keeper.keep(self._tensors, self.history)
+            with float32_products("tf32" if self.config.precision == "tf32" else "ieee"):
+                while self.history.epochs < self.config.epochs and not self._out_of_patience():
+                    self._epoch()
+                    keeper.keep(self._tensors, self.history)
         finally:
             keeper.flush()
         history = self.history
@@ -145,17 +154,15 @@ class _Training:
 
     def _epoch(self) -> None:
         self.model.train()
-        total, steps = torch.zeros((), device=self.device), 0
-        for rows in epoch_batches([data.splits["train"] for data in self.sets], self.config, self.generator):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                loss = step_loss(self.model, self.sets, self.teachers, rows, self.config, self.generator)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            distributed.sum_gradients(self.model)
-            self.optimizer.step()
-            total += loss.detach()
-            steps += 1
-        mean = float(distributed.sum_of(total)) / steps
+        self.total.zero_()
+        splits, lengths = [data.splits["train"] for data in self.sets], [data.n_segments for data in self.sets]
+        schedule = draw_schedule(splits, lengths, self.config, self.generator)
+        if self.graphs:
+            self.graphs.epoch(schedule)
+        else:
+            for number in range(len(schedule)):
+                self._learn(schedule.step(number))
+        mean = float(distributed.sum_of(self.total)) / len(schedule)
         history = self.history
         epoch = history.epochs + 1
         weights: Weights | None = None
@@ -172,6 +179,18 @@ class _Training:
                 history.validation[task].append(now)
         history.training.append(mean)
         history.epochs = epoch
+
+    def _learn(self, step: Sequence[Batch | None], longest: int | None = None) -> None:
+        """One step; `longest` as for `step_loss`."""
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16", cache_enabled=not longest
+        ):
+            loss = step_loss(self.model, self.sets, self.teachers, step, self.config, longest)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        distributed.sum_gradients(self.model)
+        self.optimizer.step()
+        self.total += loss.detach()
 
     def _out_of_patience(self) -> bool:
         history, patience = self.history, self.config.patience
@@ -233,19 +252,22 @@ def step_loss(
     model: EmotionModel,
     sets: Sequence[EmotionData],
     teachers: Sequence[Mapping[Task, Taught]] | None,
-    rows: Sequence[Tensor | None],
+    step: Sequence[Batch | None],
     config: TrainConfig,
-    generator: torch.Generator,
+    longest: int | None = None,
 ) -> Tensor:
-    """Sum of the losses of one batch a data set; `rows` is None for a set that has run dry. Of several processes, each
-    computes its share, and the sum over processes is the loss."""
+    """Sum of the losses of one batch a data set; None for a set that has run dry. Of several processes, each computes
+    its share, and the sum over processes is the loss.
+
+    Args:
+        longest: chords to pad every track to; None: as many as the longest of the step has.
+    """
     batches: list[tuple[int, tuple[Tensor, Tensor, Tensor], float, Inputs]] = []
-    for i, (data, batch) in enumerate(zip(sets, rows, strict=True)):
+    for i, (data, batch) in enumerate(zip(sets, step, strict=True)):
         if batch is not None:
-            spans = sample_spans(data.n_segments[batch], config.span, generator)
-            own = distributed.share(batch), distributed.share(spans[0]), distributed.share(spans[1])
-            batches.append((i, own, len(own[0]) / len(batch), data.inputs(*own)))
-    predicted: Predictions = model(concatenate([inputs for *_, inputs in batches], padding_id(config)))
+            own = distributed.share(batch.rows), distributed.share(batch.start), distributed.share(batch.stop)
+            batches.append((i, own, len(own[0]) / len(batch.rows), data.inputs(*own, longest)))
+    predicted: Predictions = model(concatenate([inputs for *_, inputs in batches], padding_id(config), longest or 0))
     losses = []
     end = 0
     for i, own, part, inputs in batches:
@@ -261,24 +283,3 @@ def step_loss(
                 loss = distilled(config, loss, outputs, teachers[i][task](*own))
             losses.append(loss * part if part < 1 else loss)
     return torch.stack(losses).sum()
-
-
-def epoch_batches(
-    splits: Sequence[Tensor], config: TrainConfig, generator: torch.Generator
-) -> Iterator[list[Tensor | None]]:
-    """One pass over the longest split, a batch of every split a step, each in random order.
-
-    A shorter split gives None when its pass has ended (``exhausted = stop``), or starts another (``cycle``). The last
-    batch of a pass holds what is left.
-    """
-    steps = max(-(-len(split) // config.batch_size) for split in splits)
-    passes = [_batches(split, config, generator) for split in splits]
-    for _ in range(steps):
-        yield [next(batches, None) for batches in passes]
-
-
-def _batches(split: Tensor, config: TrainConfig, generator: torch.Generator) -> Iterator[Tensor]:
-    while True:
-        yield from split[torch.randperm(len(split), generator=generator)].split(config.batch_size)  # type: ignore[no-untyped-call]
-        if config.exhausted == "stop":
-            return

@@ -8,18 +8,20 @@ Module names are those of the released checkpoints: with preset "release" their 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2e.train.attention import Attention, plain_attention, threshold
+from m2e.train.attention import Attention, padded_attention, plain_attention, threshold
 from m2e.train.config import Task, TrainConfig
 from m2e.train.encoding import N_ID, N_QUALITY_IDS, N_ROOT_IDS, PADDING
 
 N_MODES = 2
+# (queries, keys, values, heads, dropout) to what the queries attend to
+_Attend = Callable[[Tensor, Tensor, Tensor, int, float], Tensor]
 _BRANCHES: dict[Task, str] = {"tags": "classification_branch", "valence_arousal": "regression_branch"}
 
 
@@ -71,9 +73,9 @@ def padding_id(config: TrainConfig) -> int:
     return PADDING if config.mask_padding else N_ID
 
 
-def concatenate(parts: Sequence[Inputs], padding: int) -> Inputs:
-    """Batches one after the other, chords padded with root id `padding` to the longest."""
-    longest = max(part.root.shape[1] for part in parts)
+def concatenate(parts: Sequence[Inputs], padding: int, at_least: int = 0) -> Inputs:
+    """Batches one after the other, chords padded with root id `padding` to the longest, or to `at_least`."""
+    longest = max(at_least, *(part.root.shape[1] for part in parts))
     return Inputs(
         torch.cat([part.features for part in parts]),
         torch.cat([F.pad(part.root, (0, longest - part.root.shape[1]), value=padding) for part in parts]),
@@ -91,7 +93,8 @@ class EmotionModel(nn.Module):
         outputs: number of outputs a task, for one task or both.
 
     Attributes:
-        attention: how the chord transformer attends; the results are the same but for rounding.
+        attention: how the chord transformer attends on a CPU; the results are the same but for rounding.
+        padded: go a GPU's way on a CPU, too.
     """
 
     positions: Tensor
@@ -99,6 +102,8 @@ class EmotionModel(nn.Module):
     def __init__(self, config: TrainConfig, width: int, outputs: dict[Task, int]) -> None:
         super().__init__()
         self.attention: Attention = plain_attention
+        self.padded = False
+        self.masked = config.mask_padding
         self.inputs = config.inputs
         self.dropout = config.dropout
         dim = config.root_dim + config.quality_dim
@@ -154,42 +159,70 @@ class EmotionModel(nn.Module):
 
     def encode_chords(self, root: Tensor, quality: Tensor) -> Tensor:
         """Chords [shape=(B, L)] to one vector a track [shape=(B, dim)]: what the transformer makes of CLS (eq. 1-4)."""
+        return self._encode_padded(root, quality) if self.padded or root.is_cuda else self._encode_ragged(root, quality)
+
+    def _encode_ragged(self, root: Tensor, quality: Tensor) -> Tensor:
+        """Nothing is computed on padding: a CPU's way."""
         real = root != PADDING
         first = F.pad(real.sum(dim=1), (1, 0)).cumsum(dim=0).cpu()
         place = real.nonzero()[:, 1]
         chords = torch.cat([self.chord_root_embedding(root[real]), self.chord_attr_embedding(quality[real])], dim=1)
         chords = chords + self.positions[place]  # (C, dim)
-        cls = chords.new_zeros(chords.shape[1]) if self.cls is None else self.cls
-        tokens = torch.cat([cls.expand(len(root), -1), chords])  # (B + C, dim), see `m2e.train.attention`
+        tokens = torch.cat([self._cls(chords).expand(len(root), -1), chords])  # (B + C, dim), see `m2e.train.attention`
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, rate: float) -> Tensor:
+            return self.attention(q, k, v, first, heads, rate)
+
+        return self._transform(tokens, lambda tokens: tokens[: len(root)], attend)
+
+    def _encode_padded(self, root: Tensor, quality: Tensor) -> Tensor:
+        """Nothing depends on how many chords each track has: a GPU's way, which must not wait for counts."""
+        real = root != PADDING
+        pairs = self.chord_root_embedding(root.where(real, N_ID)), self.chord_attr_embedding(quality)
+        chords = torch.cat(pairs, dim=2) + self.positions[: root.shape[1]]  # (B, L, dim)
+        tokens = torch.cat([self._cls(chords).expand(len(root), 1, -1), chords], dim=1)  # (B, 1 + L, dim)
+        keys = F.pad(real, (1, 0), value=True) if self.masked else None
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, rate: float) -> Tensor:
+            return padded_attention(q, k, v, keys, heads, rate)
+
+        return self._transform(tokens, lambda tokens: tokens[:, :1], attend)[:, 0]
+
+    def _cls(self, chords: Tensor) -> Tensor:
+        return chords.new_zeros(chords.shape[-1]) if self.cls is None else self.cls
+
+    def _transform(self, tokens: Tensor, cls: Callable[[Tensor], Tensor], attend: _Attend) -> Tensor:
+        """The post-norm `TransformerEncoderLayer`s on tokens; of the last one only the output for every track's CLS."""
         *layers, last = self.chord_transformer.layers
         for layer in layers:
-            tokens = self._layer(layer, tokens, len(tokens), first)
-        return self._layer(last, tokens, len(root), first)
+            tokens = self._layer(layer, tokens, tokens, attend)
+        return self._layer(last, tokens, cls(tokens), attend)
 
-    def _layer(self, layer: nn.Module, tokens: Tensor, queries: int, first: Tensor) -> Tensor:
-        """The first rows of a post-norm `TransformerEncoderLayer`'s output [shape=(queries, dim)]."""
+    def _layer(self, layer: nn.Module, tokens: Tensor, asking: Tensor, attend: _Attend) -> Tensor:
+        """Output of a layer for the tokens `asking`, which are the first ones or all."""
         assert isinstance(layer, nn.TransformerEncoderLayer)
         block = layer.self_attn
         assert block.in_proj_weight is not None
-        if queries == len(tokens):
-            q, k, v = F.linear(tokens, block.in_proj_weight, block.in_proj_bias).chunk(3, dim=1)
+        if asking is tokens:
+            q, k, v = F.linear(tokens, block.in_proj_weight, block.in_proj_bias).chunk(3, dim=-1)
         else:
-            dim = tokens.shape[1]
+            dim = tokens.shape[-1]
             weight, bias = block.in_proj_weight, block.in_proj_bias
-            q = F.linear(tokens[:queries], weight[:dim], bias[:dim])
-            k, v = F.linear(tokens, weight[dim:], bias[dim:]).chunk(2, dim=1)
-            tokens = tokens[:queries]
+            q = F.linear(asking, weight[:dim], bias[:dim])
+            k, v = F.linear(tokens, weight[dim:], bias[dim:]).chunk(2, dim=-1)
         rate = self.dropout if self.training else 0.0
-        attended = block.out_proj(self.attention(q, k, v, first, block.num_heads, rate))
-        tokens = layer.norm1(tokens + dropout(attended, rate))
-        hidden = layer.linear2(dropout(layer.linear1(tokens).relu(), rate))
-        return layer.norm2(tokens + dropout(hidden, rate))
+        attended = block.out_proj(attend(q, k, v, block.num_heads, rate))
+        asking = layer.norm1(asking + dropout(attended, rate))
+        hidden = layer.linear2(dropout(layer.linear1(asking).relu(), rate))
+        return layer.norm2(asking + dropout(hidden, rate))
 
 
 def dropout(values: Tensor, rate: float) -> Tensor:
     """As torch's, which draws a float an element on the CPU; 16 bits are enough, and take half the time."""
     if not rate:
         return values
+    if values.is_cuda:
+        return F.dropout(values, rate)
     words = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
     bits = words.view(torch.int16)[: values.numel()].view_as(values)
     return values * (bits >= threshold(rate) - 2**15).to(values.dtype).mul_(1 / (1 - rate))

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.progress import Progress
 
 from m2e.cache.console import progress_bar
@@ -86,7 +87,9 @@ def train_all(
             with _logs(tensorboard, name) as log:
                 row = _row(progress, name, config.epochs)
                 card = partial(_card, members, config)
-                return _train_or_load(folder, identity, card, lambda history: (row(history), log(history)), train)
+                return _train_or_load(
+                    folder, identity, members[0].device, card, lambda history: (row(history), log(history)), train
+                )
 
         for data in sets:
             name = f"{'single' if single else 'teacher'}-{data.label}"
@@ -108,8 +111,8 @@ def identify(sets: Sequence[EmotionData], config: TrainConfig, distilled: bool) 
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def load_trained(folder: Path, identity: str) -> Trained | None:
-    """The finished model of a folder; None where there is none of this identity.
+def load_trained(folder: Path, identity: str, device: torch.device) -> Trained | None:
+    """The finished model of a folder, on `device`; None where there is none of this identity.
 
     Raises:
         DataError: there is one, and it is damaged.
@@ -128,6 +131,7 @@ def load_trained(folder: Path, identity: str) -> Trained | None:
         models, _ = load_model(folder)
     except DataError as error:
         raise DataError(f"{error}. Delete {folder} to train this model again") from error
+    models = {task: model.to(device) for task, model in models.items()}
     return Trained(models, history.best_epoch, history.validation, history.epochs, history.training)
 
 
@@ -136,10 +140,15 @@ def _card(sets: Sequence[EmotionData], config: TrainConfig, trained: Trained) ->
 
 
 def _train_or_load(
-    folder: Path, identity: str, card: Callable[[Trained], ModelCard], watch: OnEpoch, train: Train
+    folder: Path,
+    identity: str,
+    device: torch.device,
+    card: Callable[[Trained], ModelCard],
+    watch: OnEpoch,
+    train: Train,
 ) -> Trained:
     """The finished model of `folder`, or the result of `train`, which is then saved there."""
-    if finished := load_trained(folder, identity):
+    if finished := load_trained(folder, identity, device):
         watch(History(finished.epochs, finished.training, finished.validation, finished.best_epoch))
         return finished
     state = StateFile(folder, identity, watch)

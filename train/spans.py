@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def sample_spans(n_segments: Tensor, law: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Starts and stops of one random span a track [shape=(B,) each], by the law "paper" or "uniform"."""
-    first, second = (torch.rand(len(n_segments), dtype=torch.float64, generator=generator) for _ in range(2))
+def spans_from(first: Tensor, second: Tensor, n_segments: Tensor, law: str) -> tuple[Tensor, Tensor]:
+    """Starts and stops of one span a track.
+
+    Args:
+        first, second: uniform on [0, 1), float64 [any shape, all the same].
+        n_segments: of each track.
+        law: "paper" or "uniform".
+    """
     if law == "paper":
         start = (first * n_segments).long()
         return start, start + 1 + (second * (n_segments - start)).long()
@@ -52,6 +57,5 @@ def prefix_sums(
 
 def span_means(sums: Tensor, base: Tensor, start: Tensor, stop: Tensor) -> Tensor:
     """Mean feature of each span [shape=(B, width)]; `base` is the first row of each track in `sums`."""
-    rows = torch.stack([base + start, base + stop]).to(sums.device)
-    count = (stop - start).to(sums.device, sums.dtype)
-    return (sums[rows[1]] - sums[rows[0]]) / count[:, None]
+    count = (stop - start).to(sums.dtype)
+    return (sums[base + stop] - sums[base + start]) / count[:, None]

@@ -61,7 +61,8 @@ class FrozenTeacher:
     @torch.no_grad()
     def __call__(self, rows: Tensor, start: Tensor, stop: Tensor) -> Tensor:
         """Outputs for segments `start` to `stop` of the tracks `rows` [shape=(B, outputs)]."""
-        hidden = self.fixed[rows.to(self.fixed.device)]
+        rows, start, stop = (each.to(self.fixed.device, non_blocking=True) for each in (rows, start, stop))
+        hidden = self.fixed[rows]
         if self.sums is not None:
             hidden = hidden + span_means(self.sums, self.base[rows], start, stop)
         outputs: Tensor = self.rest(hidden)

@@ -78,6 +78,17 @@ class Passes:
         return self.network(waves)
 
 
+def test_a_device_gives_what_a_cpu_gives_and_says_when_it_was_busy(device: str) -> None:
+    tracks = {str(i): waves(*[24_000 + 320 * (i % 3)] * (1 + i % 4)) for i in range(12)}
+    encoder = load_encoder(tiny_encoder_folder(), (5, 7), device)
+    spans: list[tuple[float, float]] = []
+    found = dict(embed_tracks(encoder, tracks.items(), lambda *span: spans.append(span)))
+    single = load_encoder(tiny_encoder_folder(), (5, 7))
+    for name, segments in tracks.items():
+        np.testing.assert_allclose(found[name], single.embed(segments), atol=1e-5)
+    assert all(began < ended for began, ended in spans)
+
+
 def test_segments_of_several_tracks_share_a_pass_and_each_gets_its_own_embeddings() -> None:
     tracks = {"a": waves(24_000, 24_000, 9_000), "b": [], "c": waves(24_000), "d": waves(24_000, 24_000)}
     network = Passes()
@@ -112,6 +123,74 @@ def test_a_batch_that_does_not_fit_is_halved_until_one_does() -> None:
     network.room = 0
     with pytest.raises(DataError, match="too little free memory for one segment"):
         list(embed_tracks(Encoder(network, "cpu", batch=8), tracks))  # type: ignore[arg-type]
+
+
+def test_a_segment_at_which_the_network_fails_costs_its_track_and_no_other() -> None:
+    class Fragile(Passes):
+        def __call__(self, waves: Any) -> Any:
+            if bool((waves.abs().amax(dim=1) > 50).any()):
+                raise RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR")
+            return super().__call__(waves)
+
+    network = Fragile()
+    tracks = {str(i): waves(*[12_000] * (3 + i % 2)) for i in range(20)}
+    tracks["4"][1][7] = 99.0
+    found = dict(embed_tracks(Encoder(network, "cpu", batch=8), tracks.items()))  # type: ignore[arg-type]
+    assert isinstance(error := found.pop("4"), RuntimeError)
+    assert "cuFFT" in str(error)
+    single = load_encoder(tiny_encoder_folder(), (5, 7))
+    assert len(found) == 19
+    for name, embeddings in found.items():
+        assert isinstance(embeddings, np.ndarray)
+        np.testing.assert_allclose(embeddings, single.embed(tracks[name]), atol=1e-5)
+    with pytest.raises(RuntimeError, match="cuFFT"):
+        Encoder(network, "cpu", batch=8).embed(tracks["4"])  # type: ignore[arg-type]
+
+
+def test_a_batch_that_was_halved_grows_again() -> None:
+    class Crowded(Passes):
+        def __call__(self, waves: Any) -> Any:
+            if 2 < len(self.seen) < 6 and len(waves) > 2:
+                raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+            return super().__call__(waves)
+
+    network = Crowded()
+    tracks = [(str(i), waves(*[12_000] * 4)) for i in range(60)]
+    assert len(dict(embed_tracks(Encoder(network, "cpu", batch=8), tracks))) == 60  # type: ignore[arg-type]
+    assert network.seen[:6] == [8, 8, 8, 2, 2, 2]
+    assert network.seen[-2] == 8
+
+
+def test_a_failure_of_the_device_itself_ends_the_process_that_has_it(
+    models: Models, tasks: list[Task], tmp_path: Path
+) -> None:
+    """What was sealed is kept, and the engine tries the rest in a new process: see the tests of run_tasks."""
+    code = """
+import sys
+from pathlib import Path, PosixPath
+from m2e.cache import ExtractionConfig
+from m2e.extract import gpu, pipeline
+from m2e.extract.batches import DeviceLostError
+from m2e.extract.plan import Task
+from m2e.extract.track import Models
+
+def extract(tasks, models, spans):
+    taken = list(tasks)
+    yield from pipeline.Extraction(models, Path(sys.argv[1]))._extract(iter(taken[:2]), spans)
+    raise DeviceLostError("the GPU failed: an illegal memory access")
+
+class Failing(pipeline.Extraction):
+    def _extract(self, tasks, spans):
+        yield from extract(tasks, self.models, spans)
+
+models, tasks = eval(sys.argv[2]), eval(sys.argv[3])
+Failing(models, Path(sys.argv[1]))(iter(tasks))
+"""
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-c", code, str(cache), repr(models), repr(tasks[:4])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (os.EX_UNAVAILABLE, "")
+    assert len(scan(features_folder(cache, models.config), models.config).index) == 2
 
 
 def test_a_handed_over_track_is_what_was_put_and_leaves_nothing(tmp_path: Path) -> None:

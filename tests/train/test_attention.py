@@ -98,12 +98,14 @@ def test_the_hash_looks_random() -> None:
 
 
 @pytest.mark.parametrize("preset", ["paper", "release"])
-@pytest.mark.parametrize("attend", [plain_attention, fused_attention])
-def test_the_chord_transformer_is_torchs_own(preset: str, attend: Attention) -> None:
+@pytest.mark.parametrize("attend", [plain_attention, fused_attention, None])
+def test_the_chord_transformer_is_torchs_own(preset: str, attend: Attention | None) -> None:
     config = TrainConfig.preset(preset)
     torch.manual_seed(0)
     model = EmotionModel(config, 8, {"valence_arousal": 2}).eval()
-    model.attention = attend
+    if attend:
+        model.attention = attend
+    model.padded = not attend
     root, quality = torch.randint(14, (4, 30)), torch.randint(14, (4, 30))
     if config.mask_padding:
         root[1, 10:], root[2, :] = PADDING, PADDING

@@ -13,8 +13,9 @@ from m2e.train.config import Input, TrainConfig
 from m2e.train.data import EmotionData, load_data, open_caches
 from m2e.train.evaluate import measure, predict, validation_loss
 from m2e.train.fused_attention import fused_attention
-from m2e.train.loop import epoch_batches, output_sizes, step_loss, train_student, train_teacher
+from m2e.train.loop import output_sizes, step_loss, train_student, train_teacher
 from m2e.train.model import EmotionModel, Inputs, concatenate, padding_id
+from m2e.train.schedule import draw_schedule
 from m2e.train.teachers import freeze
 
 SMALL = TrainConfig.preset(
@@ -30,36 +31,6 @@ def sets(tmp_path: Path) -> list[EmotionData]:
     make_cache(tmp_path / "j", make_labels("j", "J", 60, ("a", "b", "c")), signal=0.5)
     make_cache(tmp_path / "d", make_labels("d", "D", 30), signal=0.5)
     return load_data(open_caches(tmp_path, ["J", "D"]), SMALL, CPU)
-
-
-def sizes(config: TrainConfig, *counts: int) -> list[list[int | None]]:
-    splits = [torch.arange(count) for count in counts]
-    steps = epoch_batches(splits, config, torch.Generator().manual_seed(0))
-    return [[None if batch is None else len(batch) for batch in step] for step in steps]
-
-
-def test_a_shorter_set_runs_dry_or_starts_over() -> None:
-    stop, cycle = replace(SMALL, exhausted="stop"), replace(SMALL, exhausted="cycle")
-    assert sizes(stop, 26, 10) == [[8, 8], [8, 2], [8, None], [2, None]]
-    assert sizes(cycle, 26, 10) == [[8, 8], [8, 2], [8, 8], [2, 2]]
-
-
-def test_steps_of_the_papers_sets() -> None:
-    steps = sizes(replace(SMALL, exhausted="stop"), 9_949, 1_261, 536, 495)
-    assert len(steps) == 1_244
-    assert [sum(step[i] is not None for step in steps) for i in range(4)] == [1_244, 158, 67, 62]
-
-
-def test_a_pass_visits_every_track_once_and_passes_differ() -> None:
-    generator = torch.Generator().manual_seed(0)
-    split = torch.arange(100, 130)
-    first, second = (
-        torch.cat([batch for (batch,) in epoch_batches([split], SMALL, generator) if batch is not None])
-        for _ in range(2)
-    )
-    assert first.sort().values.equal(split)
-    assert second.sort().values.equal(split)
-    assert not first.equal(second)
 
 
 def test_each_task_keeps_its_best_epoch(sets: list[EmotionData]) -> None:
@@ -128,7 +99,8 @@ def test_distillation_pulls_the_student_to_its_teacher_and_leaves_the_teacher(se
 
 
 @pytest.mark.parametrize("preset", ["paper", "release"])
-def test_gradients_are_those_of_float64(tmp_path: Path, preset: str) -> None:
+@pytest.mark.parametrize("padded", [False, True])
+def test_gradients_are_those_of_float64(tmp_path: Path, preset: str, padded: bool) -> None:
     config = TrainConfig.preset(preset, dropout=0.0)
     make_cache(tmp_path / "j", make_labels("j", "J", 60, ("a", "b", "c")), signal=0.5)
     make_cache(tmp_path / "d", make_labels("d", "D", 30), signal=0.5)
@@ -137,10 +109,12 @@ def test_gradients_are_those_of_float64(tmp_path: Path, preset: str) -> None:
     torch.manual_seed(1)
     model = EmotionModel(config, sets[0].width, output_sizes(sets)).train()
     precise = copy.deepcopy(model).double()
-    model.attention = fused_attention
+    model.attention, model.padded = fused_attention, padded
+    splits, lengths = [torch.arange(8)] * 2, [data.n_segments for data in sets]
+    step = draw_schedule(splits, lengths, config, torch.Generator().manual_seed(2)).step(0)
     for each, data in ((model, sets), (precise, [as_double(data) for data in sets])):
-        rows = [torch.arange(8), torch.arange(8)]
-        step_loss(each, data, teachers, rows, config, torch.Generator().manual_seed(2)).backward()  # type: ignore[no-untyped-call]
+        longest = 100 if each is model and padded else None
+        step_loss(each, data, teachers, step, config, longest).backward()  # type: ignore[no-untyped-call]
     for (name, one), other in zip(model.named_parameters(), precise.parameters(), strict=True):
         assert one.grad is not None, name
         assert other.grad is not None, name

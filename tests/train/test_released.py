@@ -19,6 +19,7 @@ from m2e.train.evaluate import validation_loss
 from m2e.train.fused_attention import fused_attention
 from m2e.train.loop import Taught, step_loss
 from m2e.train.model import EmotionModel, Inputs
+from m2e.train.schedule import Batch
 from m2e.train.spans import span_means
 
 RELEASE = TrainConfig.preset("release")
@@ -68,6 +69,11 @@ def as_data(name: str, batch: Any, rate: torch.Tensor) -> EmotionData:
     )
 
 
+def whole(rows: torch.Tensor) -> Batch:
+    """Tracks of one segment each."""
+    return Batch(rows, torch.zeros_like(rows), torch.ones_like(rows))
+
+
 class Reference:
     def __init__(self, folder: Path) -> None:
         self.student, state = released(folder / "heads" / "J_all.ckpt", BOTH)
@@ -94,9 +100,8 @@ class Reference:
         ]
 
     def loss(self, kd: bool, names: tuple[str, ...] = SETS) -> torch.Tensor:
-        rows = [data.splits["train"] if data.name in names else None for data in self.sets]
-        teachers = self.teachers if kd else None
-        return step_loss(self.student, self.sets, teachers, rows, RELEASE, torch.Generator())
+        step = [whole(data.splits["train"]) if data.name in names else None for data in self.sets]
+        return step_loss(self.student, self.sets, self.teachers if kd else None, step, RELEASE)
 
 
 @pytest.fixture

@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from m2e.train.spans import prefix_sums, sample_spans, span_means
+from m2e.train.spans import prefix_sums, span_means, spans_from
 
 DRAWS = 60_000
 
 
+def draw(n_segments: torch.Tensor, law: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return spans_from(*torch.rand(2, len(n_segments), dtype=torch.float64, generator=generator), n_segments, law)
+
+
 def frequencies(n: int, law: str) -> dict[tuple[int, int], float]:
-    generator = torch.Generator().manual_seed(1)
-    start, stop = sample_spans(torch.full((DRAWS,), n), law, generator)
+    start, stop = draw(torch.full((DRAWS,), n), law, 1)
     return {span: count / DRAWS for span, count in Counter(zip(start.tolist(), stop.tolist(), strict=True)).items()}
 
 
@@ -31,7 +35,7 @@ def test_every_span_has_its_probability(n: int, law: str) -> None:
 def test_spans_stay_inside_tracks_of_different_lengths() -> None:
     n = torch.arange(1, 200).repeat(50)
     for law in ("paper", "uniform"):
-        start, stop = sample_spans(n, law, torch.Generator().manual_seed(2))
+        start, stop = draw(n, law, 2)
         assert bool((start >= 0).all() & (start < stop).all() & (stop <= n).all())
 
 
@@ -45,7 +49,7 @@ def test_means_from_prefix_sums_equal_direct_means() -> None:
     base = torch.from_numpy(first[:-1]) + torch.arange(4)
     for _ in range(20):
         rows = torch.from_numpy(rng.integers(0, 4, 6))
-        start, stop = sample_spans(torch.tensor(lengths)[rows], "uniform", torch.Generator().manual_seed(3))
+        start, stop = draw(torch.tensor(lengths)[rows], "uniform", 3)
         means = span_means(sums, base[rows], start, stop)
         for i, row in enumerate(rows.tolist()):
             direct = segments[first[row] + int(start[i]) : first[row] + int(stop[i])].astype(np.float64).mean(axis=0)
