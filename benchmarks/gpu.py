@@ -162,7 +162,7 @@ def encoder(folder: Path, device: str, small: bool) -> dict[str, Any]:
             results[f"{precision}, batch {batch}"] = {
                 "ms a segment": 1e3 * took,
                 "segments/s": 1 / took,
-                "TFLOP/s": segment_gflop(LAYERS[-1], True) * samples / SEGMENT / took / 1e3,
+                "TFLOP/s": None if small else segment_gflop(LAYERS[-1], True) / took / 1e3,
                 "GB": gigabytes(device),
             }
     return results
@@ -308,18 +308,21 @@ PARTS: dict[str, Callable[[Path, str, bool], dict[str, Any]]] = {
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, small: bool) -> None:
+def prepare(folder: Path, parts: Sequence[str], small: bool) -> None:
     """All that the parts read."""
-    count = 2 if small else 16
-    parts = Parallel(n_jobs=min(count, cpu_count()))(
-        delayed(synthesise)(path, 1, seed)
-        for seed in range(count)
-        if (path := folder / f"songs-{seed}") and not path.mkdir()  # type: ignore[func-returns-value]
-    )
-    songs = [(str(song.path), song.segments) for part in parts for song in part]
-    (folder / "songs.json").write_text(json.dumps(songs))
     checkpoints(folder, "float32", small)
-    write_caches(folder / "caches", 3, SMALL if small else 1.0)
+    if "extraction" in parts:
+        count = 2 if small else 16
+        folders = [folder / f"songs-{seed}" for seed in range(count)]
+        for each in folders:
+            each.mkdir()
+        found = Parallel(n_jobs=min(count, cpu_count()))(
+            delayed(synthesise)(each, 1, seed) for seed, each in enumerate(folders)
+        )
+        songs = [(str(song.path), song.segments) for part in found for song in part]
+        (folder / "songs.json").write_text(json.dumps(songs))
+    if {"parity", "training"} & set(parts):
+        write_caches(folder / "caches", 3, SMALL if small else 1.0)
 
 
 def rows(part: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -351,7 +354,7 @@ def main(device: str, out: Path, small: bool, parts: str, folder: Path | None) -
     failed = False
     with tempfile.TemporaryDirectory() as name:
         started = time.perf_counter()
-        prepare(Path(name), small)
+        prepare(Path(name), parts.split(","), small)
         click.echo(f"prepared in {time.perf_counter() - started:.0f} s", err=True)
         for part in parts.split(","):
             started = time.perf_counter()
