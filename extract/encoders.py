@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
 from m2e.extract.batches import embed_tracks
-from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, WEIGHTS, load_mert, read_json, weights_file
+from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, WEIGHTS, load_mert, read_settings, weights_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -195,5 +195,5 @@ def load_encoder(folder: Path, layers: Sequence[int], device: str = "cpu", preci
     """
     if precision == "int8" and device != "cpu":
         raise DataError("precision int8 is for CPUs; on a GPU bf16 is faster and closer")
-    load = ARCHITECTURES.get(str(read_json(folder / CONFIG).get("model_type")), load_mert)
+    load = ARCHITECTURES.get(str(read_settings(folder / CONFIG).get("model_type")), load_mert)
     return Encoder(load(folder, layers, precision), device)

@@ -18,6 +18,7 @@ from threading import Lock
 from typing import Any
 
 from m2e.cache.errors import DataError
+from m2e.cache.json_files import parse_object
 from m2e.predict.setup import Setup
 
 # The model may have to come from a slow disk.
@@ -63,7 +64,7 @@ class Worker:
         """The next answer, None where it does not come in time. Raises EOFError where the process died."""
         if not self._connection.poll(seconds):
             return None
-        return json.loads(self._connection.recv_bytes(_LARGEST_ANSWER))
+        return parse_object(self._connection.recv_bytes(_LARGEST_ANSWER))
 
     def predict(self, path: Path) -> dict[str, Any]:
         """The prediction for a file as `SongPrediction.as_json` has it, without the path.
@@ -75,7 +76,7 @@ class Worker:
             try:
                 self._connection.send_bytes(str(path).encode())
                 answer = self._receive(self._limits.seconds)
-            except (EOFError, OSError):
+            except (EOFError, OSError, ValueError):
                 answer = {"error": "decoding this file broke the decoder, or took more memory than is allowed"}
                 self._replace()
             if answer is None:
