@@ -28,7 +28,7 @@ TAILS: tuple[Tail, ...] = get_args(Tail)
 FEATURE_VERSION = 1
 MAX_ID_BYTES = 64
 # Nothing sensible comes near.
-_HIGHEST_LAYER = 1023
+HIGHEST_LAYER = 1023
 _SAMPLE_RATES = (1_000, 768_000)
 _LONGEST_SEGMENT = 3_600.0
 _SHORTEST_SEGMENT = 0.1
@@ -72,9 +72,9 @@ class ExtractionConfig:
             _require(is_line(text), name, text, "a line of text")
             _require(bool(text) or name == "chords_revision", name, text, "a line of text that is not empty")
         layers = self.layers
-        numbers = isinstance(layers, tuple) and bool(layers) and all(is_whole(k, 0, _HIGHEST_LAYER) for k in layers)
+        numbers = isinstance(layers, tuple) and bool(layers) and all(is_whole(k, 0, HIGHEST_LAYER) for k in layers)
         ascending = numbers and all(a < b for a, b in pairwise(layers))
-        _require(ascending, "layers", layers, f"a tuple of layer numbers, 0 to {_HIGHEST_LAYER}, ascending: (5, 6)")
+        _require(ascending, "layers", layers, f"a tuple of layer numbers, 0 to {HIGHEST_LAYER}, ascending: (5, 6)")
         low, high = _SAMPLE_RATES
         _require(is_whole(self.sample_rate, low, high), "sample_rate", self.sample_rate, f"whole Hz, {low} to {high}")
         for name, least in (("segment_seconds", _SHORTEST_SEGMENT), ("min_tail_seconds", 0.0)):

@@ -14,15 +14,18 @@ import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m2e.cache.checks import is_one_of, require
 from m2e.cache.errors import DataError
+from m2e.cache.schema import PRECISIONS
 from m2e.extract.batches import embed_tracks
-from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, WEIGHTS, load_mert, read_settings, weights_file
+from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, SAMPLE_RATE, WEIGHTS, load_mert, read_settings, weights_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -187,12 +190,32 @@ class Encoder:
 ARCHITECTURES: dict[str, Callable[[Path, Sequence[int], Precision], nn.Module]] = {}
 
 
-def load_encoder(folder: Path, layers: Sequence[int], device: str = "cpu", precision: Precision = "float32") -> Encoder:
+def load_encoder(
+    folder: Path,
+    layers: Sequence[int],
+    device: str = "cpu",
+    precision: Precision = "float32",
+    sample_rate: int = SAMPLE_RATE,
+) -> Encoder:
     """Load a checkpoint from a folder in Hugging Face layout, without the blocks above max(layers).
 
+    Args:
+        folder: of the checkpoint.
+        layers: which hidden states, ascending.
+        device: "cpu" or "cuda".
+        precision: of matrix products.
+        sample_rate: of the waves that it will be given, Hz.
+
     Raises:
-        DataError: it is not a model that this code reproduces, a file is damaged, or it has too few layers.
+        DataError: it is not a model that this code reproduces, hears another sample rate, a file is damaged, or it has
+            too few layers.
     """
+    require(is_one_of(precision, PRECISIONS), "precision", precision, f"one of {', '.join(PRECISIONS)}")
+    ascending = len(layers) > 0 and all(a < b for a, b in pairwise(layers)) and layers[0] >= 0
+    require(ascending, "layers", layers, "layer numbers from 0 on, ascending")
+    hears = read_settings(folder / PREPROCESSOR).get("sampling_rate", sample_rate)
+    if hears != sample_rate:
+        raise DataError(f"{folder} hears audio of {hears!r} Hz, and the settings say sample_rate {sample_rate}")
     if precision == "int8" and device != "cpu":
         raise DataError("precision int8 is for CPUs; on a GPU bf16 is faster and closer")
     load = ARCHITECTURES.get(str(read_settings(folder / CONFIG).get("model_type")), load_mert)

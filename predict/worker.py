@@ -7,6 +7,7 @@ server's own process. Answers come back as JSON, never as pickles.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import resource
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from m2e.cache.checks import is_number, is_whole, unlike
 from m2e.cache.errors import DataError
 from m2e.cache.json_files import parse_object
 from m2e.predict.setup import Setup
@@ -39,6 +41,13 @@ class Limits:
     upload_bytes: int
     seconds: float
     memory_bytes: int
+
+    def __post_init__(self) -> None:
+        for name in ("upload_bytes", "memory_bytes"):
+            if not is_whole(getattr(self, name), 1):
+                raise ValueError(unlike(name, getattr(self, name), "a whole number, 1 or more"))
+        if not is_number(self.seconds, 0, math.inf) or self.seconds == 0:
+            raise ValueError(unlike("seconds", self.seconds, "a finite number above 0"))
 
 
 class Worker:
