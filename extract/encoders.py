@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from m2e.cache.checks import is_one_of, require
 from m2e.cache.errors import DataError
+from m2e.cache.json_files import MOST_BYTES
+from m2e.cache.regular import open_regular
 from m2e.cache.schema import PRECISIONS
 from m2e.extract.batches import embed_tracks
 from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, SAMPLE_RATE, WEIGHTS, load_mert, read_settings, weights_file
@@ -144,17 +146,18 @@ def fetch_encoder(source: EncoderSource) -> Path:
     return weights.parent
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _sha256(path: Path, most_bytes: int | None = None) -> str:
+    with open_regular(path, most_bytes) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_revision(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in (folder / CONFIG, folder / PREPROCESSOR, weights_file(folder)):
+    weights = weights_file(folder)
+    for path in (folder / CONFIG, folder / PREPROCESSOR, weights):
         if not path.is_file():
             raise DataError(f"{folder} has no {path.name}: not a model in Hugging Face layout")
-        digest.update(_sha256(path).encode())
+        digest.update(_sha256(path, None if path == weights else MOST_BYTES).encode())
     return f"sha256:{digest.hexdigest()}"
 
 

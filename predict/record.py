@@ -15,6 +15,7 @@ from m2e.predict.result import SongPrediction
 
 # Of every line; what is cut off of a file has to begin so.
 _BEGINNING = b'{"song": '
+_LONGEST_LINE = 1 << 26
 
 
 class Record:
@@ -48,7 +49,8 @@ class Record:
         """Take in the lines; returns where the last whole one ends, and whether by a newline."""
         end, ended = 0, True
         with io.BufferedReader(open_regular(self.path)) as file:
-            for number, line in enumerate(file, start=1):
+            lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
+            for number, line in enumerate(lines, start=1):
                 ended = line.endswith(b"\n")
                 try:
                     song = _parse(self.path, number, line)

@@ -105,10 +105,10 @@ def _read_card(folder: Path) -> ModelCard:
 
 
 def _digest(folder: Path) -> str:
-    from m2e.train.checkpoint import WEIGHTS_FILE
+    from m2e.train.checkpoint import LARGEST_WEIGHTS, WEIGHTS_FILE
 
     try:
-        with open_regular(folder / WEIGHTS_FILE) as file:
+        with open_regular(folder / WEIGHTS_FILE, LARGEST_WEIGHTS) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise DataError(f"{folder} has no weights: {error.strerror}: {error.filename}") from error

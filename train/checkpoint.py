@@ -32,7 +32,7 @@ FORMAT = 1
 _DATASET = ("name", "letter", "provenance")
 _LARGEST_WIDTH = 65_536
 _LARGEST_CARD = 1 << 24  # thousands of tags have thousands of thresholds
-_LARGEST_WEIGHTS = 1 << 32
+LARGEST_WEIGHTS = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def load_model(folder: Path) -> tuple[dict[Task, EmotionModel], ModelCard]:
     """
     try:
         card = read_card(folder)
-        weights = load(read_regular(folder / WEIGHTS_FILE, _LARGEST_WEIGHTS))
+        weights = load(read_regular(folder / WEIGHTS_FILE, LARGEST_WEIGHTS))
     except OSError as error:
         raise DataError(f"{folder} is no model folder of m2e-train: {error.strerror}: {error.filename}") from error
     except (SafetensorError, DataError) as error:
