@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from m2e.cache.checks import is_whole, unlike
 from m2e.cache.errors import DataError
+from m2e.cache.json_files import parse_object
+from m2e.cache.regular import append_regular, open_regular
+from m2e.cache.schema import check_id
+
+MOST_BYTES = 1 << 28  # a million failures
+# A line is no longer: paths and reasons are not.
+_LONGEST_LINE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -33,9 +42,13 @@ class Failure:
     attempts: int = 1
 
     def __post_init__(self) -> None:
-        texts = (self.track_id, self.path, self.stage, self.reason)
-        if not all(type(text) is str for text in texts) or {type(self.audio_bytes), type(self.attempts)} != {int}:
-            raise TypeError("a failure holds texts and whole numbers")
+        check_id(self.track_id)
+        for name in ("path", "stage", "reason"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(unlike(name, getattr(self, name), "a text"))
+        for name, least in (("audio_bytes", 0), ("attempts", 1)):
+            if not is_whole(getattr(self, name), least):
+                raise ValueError(unlike(name, getattr(self, name), f"a whole number, {least} or more"))
 
 
 def record_failure(folder: Path, failure: Failure) -> None:
@@ -47,10 +60,11 @@ def record_failure(folder: Path, failure: Failure) -> None:
     path = folder / f"failures-{socket.gethostname()}-{os.getpid()}.jsonl"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        with append_regular(path) as file:
             # A line of its own even after half a line, which a full disk leaves; empty lines are passed over.
-            file.write("\n" + json.dumps(asdict(failure)) + "\n")
-            file.flush()
+            line = f"\n{json.dumps(asdict(failure))}\n".encode()
+            while line:
+                line = line[file.write(line) :]
             os.fsync(file.fileno())
     except OSError as error:
         raise DataError(
@@ -65,17 +79,13 @@ def read_failures(folder: Path, done: Iterable[str] = ()) -> dict[str, Failure]:
     A kill can leave half a line at the end of a file: it is a note lost, not a cache lost.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or is no regular one.
     """
     failures: dict[str, Failure] = {}
     for path in sorted(folder.glob("failures-*.jsonl")):
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
-        for line in text.splitlines():
+        for line in _lines(path):
             try:
-                failure = Failure(**json.loads(line))
+                failure = Failure(**parse_object(line))
             except (ValueError, TypeError):
                 continue
             earlier = failures.get(failure.track_id)
@@ -84,3 +94,13 @@ def read_failures(folder: Path, done: Iterable[str] = ()) -> dict[str, Failure]:
     for track_id in done if failures else ():
         failures.pop(track_id, None)
     return failures
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """A longer line comes in pieces, none of which is a failure."""
+    try:
+        with io.BufferedReader(open_regular(path, MOST_BYTES)) as file:
+            while line := file.readline(_LONGEST_LINE):
+                yield line
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error

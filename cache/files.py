@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from m2e.cache.errors import DataError
+from m2e.cache.regular import open_regular
 
 _TEMPORARY = ".tmp-"
 _STALE_SECONDS = 24 * 3600.0
@@ -123,7 +124,12 @@ def content_digest(content: bytes) -> str:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a file still has the digest in its name, KIND-<digest>.SUFFIX; reads the whole file."""
-    with path.open("rb") as file:
+    """Whether a file still has the digest in its name, KIND-<digest>.SUFFIX; reads the whole file.
+
+    Raises:
+        OSError: it cannot be read.
+        DataError: it is no regular file.
+    """
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
     return path.stem.partition("-")[2] == digest

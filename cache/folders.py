@@ -8,6 +8,8 @@ from pathlib import Path
 
 from m2e.cache.errors import DataError
 from m2e.cache.files import write_atomically
+from m2e.cache.json_files import MOST_BYTES
+from m2e.cache.regular import read_regular
 from m2e.cache.schema import ExtractionConfig
 
 CONFIG_FILE = "config.json"
@@ -100,9 +102,11 @@ def read_config(features: Path) -> ExtractionConfig:
     """
     path = features / CONFIG_FILE
     try:
-        config = ExtractionConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
+        content = read_regular(path, MOST_BYTES)
     except OSError as error:
         raise DataError(f"{features} is no folder of features: cannot read {path.name}: {error.strerror}") from error
+    try:
+        config = ExtractionConfig.from_json(content)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     if features.name != f"{_PREFIX}{config.fingerprint}":

@@ -18,6 +18,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from m2e.cache.checks import is_one_of, is_whole
+
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # Each quality's notes, in semitones above the root.
 _VOCABULARY = {
@@ -77,7 +79,9 @@ def pitch_classes(root: int, quality: int) -> tuple[int, ...]:
 
 
 def chord_from_class(number: int) -> tuple[int, int]:
-    """(root, quality) of BTC's class `number`, 0-169."""
+    """(root, quality) of BTC's class `number`, 0-169. Raises ValueError for another."""
+    if not 0 <= number < N_CHORD_CLASSES:
+        raise ValueError(f"chord class {number!r} must be 0 to {N_CHORD_CLASSES - 1}")
     if number >= N_CHORD_CLASSES - 2:
         return (UNKNOWN_CHORD,) * 2 if number == N_CHORD_CLASSES - 2 else (NO_CHORD,) * 2
     return divmod(number, len(QUALITIES))
@@ -105,6 +109,15 @@ def unsound_chords(
     return unsound | overlap | ~(known | silent)
 
 
+def _small_numbers(values: ArrayLike, name: str) -> NDArray[np.int8]:
+    """As int8 [shape=(n,)]. Raises ValueError where that would change a value."""
+    given = np.asarray(values)
+    small = given.astype(np.int8)
+    if given.ndim != 1 or (given.size and (given.dtype.kind not in "iu" or (small != given).any())):
+        raise ValueError(f"chord sequence: {name} must hold whole numbers from -2 on [shape=(n,)]")
+    return small
+
+
 @dataclass(frozen=True)
 class Key:
     """A key: `tonic` is a pitch class 0-11."""
@@ -113,8 +126,8 @@ class Key:
     mode: Mode
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tonic <= 11 or self.mode not in MODES:
-            raise ValueError(f"key ({self.tonic}, {self.mode!r}): tonic must be 0-11 and mode 'major' or 'minor'")
+        if not is_whole(self.tonic, 0, 11) or not is_one_of(self.mode, MODES):
+            raise ValueError(f"key ({self.tonic!r}, {self.mode!r}): tonic must be 0-11 and mode 'major' or 'minor'")
 
     def __str__(self) -> str:
         return f"{PITCH_CLASSES[self.tonic]} {self.mode}"
@@ -135,9 +148,12 @@ class ChordSequence:
     quality: NDArray[np.int8]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "intervals", np.asarray(self.intervals, np.float32).reshape(-1, 2))
-        object.__setattr__(self, "root", np.asarray(self.root, np.int8))
-        object.__setattr__(self, "quality", np.asarray(self.quality, np.int8))
+        intervals = np.asarray(self.intervals, np.float32)
+        if intervals.size and (intervals.ndim != 2 or intervals.shape[1] != 2):
+            raise ValueError(f"chord sequence: intervals have shape {intervals.shape}, not (n, 2)")
+        object.__setattr__(self, "intervals", intervals.reshape(-1, 2))
+        for name in ("root", "quality"):
+            object.__setattr__(self, name, _small_numbers(getattr(self, name), name))
         if not len(self.intervals) == len(self.root) == len(self.quality):
             raise ValueError(
                 f"chord sequence: {len(self.intervals)} intervals, {len(self.root)} roots and "

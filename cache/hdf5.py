@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import math
 import os
-import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
+from m2e.cache.regular import open_regular
 
 SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 8 << 30
@@ -72,28 +73,31 @@ class Block:
 
 @dataclass(frozen=True)
 class Contents:
-    """What an HDF5 file holds, after it was checked: `blocks` of data and numeric root `attributes`."""
+    """What an open HDF5 file holds, after it was checked: `blocks` of data and numeric root `attributes`."""
 
     path: Path
     blocks: Mapping[str, Block]
     attributes: Mapping[str, NDArray[Any]]
+    _file: io.FileIO
 
     def read(self, name: str) -> NDArray[Any]:
-        """All values of a dataset."""
+        """All values of a dataset, of the very file that was checked, whatever has its name by now."""
         block = self.blocks[name]
         values = np.empty(block.shape, block.dtype)
-        with self.path.open("rb") as file:
-            file.seek(block.offset)
-            if block.size and file.readinto(values.reshape(-1).view(np.uint8).data) != block.size:
-                raise DataError(f"{self.path} became shorter while it was read")
+        self._file.seek(block.offset)
+        if block.size and self._file.readinto(values.reshape(-1).view(np.uint8).data) != block.size:
+            raise DataError(f"{self.path} became shorter while it was read")
         return values
 
 
-def inspect(path: Path, schema: Schema, attributes: tuple[str, ...] = (), most_bytes: int = MAX_FILE_BYTES) -> Contents:
+@contextlib.contextmanager
+def inspect(
+    path: Path, schema: Schema, attributes: tuple[str, ...] = (), most_bytes: int = MAX_FILE_BYTES
+) -> Iterator[Contents]:
     """Check that an HDF5 file holds exactly the datasets of `schema`, stored plainly, and say where they lie.
 
-    Links, external storage, virtual datasets, filters, attributes of datasets, foreign types and overlapping or
-    dangling blocks are refused before any data is touched.
+    HDF5's own links, external storage, virtual datasets, filters, attributes of datasets, foreign types and overlapping
+    or dangling blocks are refused before any data is touched. The file is open for the length of the block.
 
     Args:
         path: the file.
@@ -105,9 +109,28 @@ def inspect(path: Path, schema: Schema, attributes: tuple[str, ...] = (), most_b
         FileNotFoundError: the file is gone, as when a packer has just replaced it.
         DataError: the file is damaged, not of this form, or of a newer version.
     """
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                contents = _checked(stack, path, schema, attributes, most_bytes)
+            except _Replaced:
+                continue
+            yield contents
+            return
+
+
+class _Replaced(Exception):
+    """Between two openings another file came under the name."""
+
+
+def _checked(
+    stack: contextlib.ExitStack, path: Path, schema: Schema, attributes: tuple[str, ...], most_bytes: int
+) -> Contents:
+    """What the file holds; it stays open until the stack is left."""
     try:
-        size = _check_envelope(path, most_bytes)
-        with _opened(path) as file:
+        raw = stack.enter_context(open_regular(path, most_bytes))
+        size = _check_envelope(path, raw)
+        with _opened(path, raw) as file:
             numbers = _attributes(file, ("schema_version", *attributes))
             _check_version(path, numbers)
             blocks = _blocks(path, file, schema, size)
@@ -118,34 +141,33 @@ def inspect(path: Path, schema: Schema, attributes: tuple[str, ...] = (), most_b
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"cannot read {path}: {reason}. `m2e-cache verify` lists what is damaged") from error
-    return Contents(path, blocks, numbers)
+    return Contents(path, blocks, numbers, raw)
 
 
-def _check_envelope(path: Path, most_bytes: int) -> int:
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path} is not a regular file; a cache holds no links")
-    if status.st_size > most_bytes:
-        raise DataError(f"{path} is larger than any cache file ({status.st_size >> 20} MiB)")
-    with path.open("rb") as raw:
-        head = raw.read(_SUPERBLOCK.size)
+def _check_envelope(path: Path, raw: io.FileIO) -> int:
+    """The size of the file, which is an HDF5 file of that size by its head."""
+    size = os.fstat(raw.fileno()).st_size
+    head = raw.read(_SUPERBLOCK.size)
     if head[:8] != _SIGNATURE or len(head) < _SUPERBLOCK.size or head[8] not in (2, 3):
         raise DataError(f"{path} is not a cache file of m2e (no HDF5 signature of version 2 or 3)")
     _, _, offsets, lengths, _, base, extension, end, _, _ = _SUPERBLOCK.unpack(head)
     if (offsets, lengths, base, extension) != (8, 8, 0, _UNDEFINED):
         raise DataError(f"{path} has an HDF5 superblock unlike those of m2e")
-    if end != status.st_size:
-        raise DataError(f"{path} has {status.st_size} bytes and should have {end}: it is truncated or was added to")
-    return status.st_size
+    if end != size:
+        raise DataError(f"{path} has {size} bytes and should have {end}: it is truncated or was added to")
+    return size
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, raw: io.FileIO) -> Iterator[Any]:
+    """HDF5's view of the file that is open as `raw`, and of no other that has come under its name since."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
     access.set_file_locking(False, True)
     file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, access)
     try:
+        if not os.path.sameopenfile(file.get_vfd_handle(), raw.fileno()):
+            raise _Replaced
         yield file
     finally:
         file.close()

@@ -63,12 +63,12 @@ def read_labels(folder: Path) -> Labels:
     """
     path = folder / LABELS_FILE
     try:
-        contents = inspect(path, _SCHEMA, ("digest",), _MOST_BYTES)
+        with inspect(path, _SCHEMA, ("digest",), _MOST_BYTES) as contents:
+            values = {name: contents.read(name) for name in _SCHEMA}
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} is no cache of a data set: it has no {LABELS_FILE}. `m2e-extract` makes one"
         ) from error
-    values = {name: contents.read(name) for name in _SCHEMA}
     if not np.array_equal(contents.attributes.get("digest", np.zeros(0)), _digest(values)):
         raise DataError(f"{path} is damaged: its digest differs. {_AGAIN}")
     try:

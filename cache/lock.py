@@ -12,8 +12,10 @@ from pathlib import Path
 
 from m2e.cache.errors import DataError
 from m2e.cache.files import is_dead, temporary_name
+from m2e.cache.regular import read_regular
 
 LOCK_FILE = "pack.lock"
+_MOST_BYTES = 4096
 # A lock without an owner is being written, or its owner was killed before it wrote its name.
 _NAMELESS_SECONDS = 10.0
 
@@ -72,7 +74,7 @@ def _take(path: Path, mine: str) -> bool:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_regular(path, _MOST_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from m2e.cache.catalogue import Catalogue, ChangedMeanwhile
 from m2e.cache.errors import DataError
+from m2e.cache.regular import open_regular
 from m2e.cache.stored import FeatureFile
 
 
@@ -50,7 +51,10 @@ class MappedEmbeddings:
 
 def _map(file: FeatureFile) -> NDArray[np.float16]:
     shape = (file.n_segments, *file.shape)
+    if not file.n_segments:
+        return np.empty(shape, "<f2")
     try:
-        return np.memmap(file.path, "<f2", "r", file.embeddings, shape) if file.n_segments else np.empty(shape, "<f2")
+        with open_regular(file.path) as raw:
+            return np.memmap(raw, "<f2", "r", file.embeddings, shape)
     except FileNotFoundError as error:
         raise ChangedMeanwhile from error

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from m2e.cache.catalogue import scan
 from m2e.cache.errors import DataError
+from m2e.cache.failures import MOST_BYTES
 from m2e.cache.files import content_digest, write_atomically
 from m2e.cache.folders import (
     CONFIG_FILE,
@@ -21,8 +22,10 @@ from m2e.cache.folders import (
     read_config,
     write_config,
 )
+from m2e.cache.hdf5 import MAX_FILE_BYTES
 from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.lock import pack_lock
+from m2e.cache.regular import read_regular
 from m2e.cache.schema import ExtractionConfig, Labels
 
 
@@ -98,7 +101,7 @@ def _records(features: Path, config: ExtractionConfig) -> dict[bytes, bytes]:
 def _copy(source: Path, target: Path, config: ExtractionConfig, advance: Callable[[int], None]) -> int:
     copied = 0
     for path in scan(source, config).files:
-        image = path.path.read_bytes()
+        image = read_regular(path.path, MAX_FILE_BYTES)
         name = path.path.name
         if content_digest(image) != path.path.stem.partition("-")[2]:
             raise DataError(
@@ -110,9 +113,9 @@ def _copy(source: Path, target: Path, config: ExtractionConfig, advance: Callabl
         advance(1)
     # Notes of writers; those of the same name are of different machines with the same name.
     for note in [*source.glob("provenance-*.json"), *source.glob("failures-*.jsonl")]:
-        content = note.read_bytes()
+        content = read_regular(note, MOST_BYTES)
         place = target / note.name
-        if place.exists() and place.read_bytes() != content:
+        if place.exists() and read_regular(place, MOST_BYTES) != content:
             place = place.with_name(f"{note.stem}-{content_digest(content)}{note.suffix}")
         write_atomically(place, content)
     return copied

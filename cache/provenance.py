@@ -15,7 +15,10 @@ from pathlib import Path
 
 import h5py
 
+from m2e.cache.errors import DataError
 from m2e.cache.files import content_digest, write_atomically
+from m2e.cache.json_files import MOST_BYTES, parse_object
+from m2e.cache.regular import read_regular
 
 
 @cache
@@ -47,13 +50,18 @@ def write_provenance(features: Path) -> None:
 
 
 def read_provenance(features: Path) -> list[dict[str, str]]:
-    """Every environment that wrote into a features folder; files that are no JSON are passed over."""
+    """Every environment that wrote into a features folder; files that are no JSON object are passed over.
+
+    Raises:
+        DataError: a file cannot be read, is no regular one or too large.
+    """
     found = []
     for path in sorted(features.glob("provenance-*.json")):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_object(read_regular(path, MOST_BYTES))
         except ValueError:
             continue
-        if isinstance(values, dict):
-            found.append({str(name): str(value) for name, value in values.items()})
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        found.append({name: str(value) for name, value in values.items()})
     return found

@@ -5,22 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m2e.cache.checks import is_line, is_number, is_one_of, is_whole, require, unlike
 from m2e.cache.errors import DataError
 from m2e.cache.harmony import ChordSequence, Key
+from m2e.cache.json_files import parse_object
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Precision = Literal["float32", "tf32", "bf16", "int8"]
 ResamplerName = Literal["sinc_hann", "soxr_hq"]
+Tail = Literal["drop", "keep"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+RESAMPLERS: tuple[ResamplerName, ...] = get_args(ResamplerName)
+TAILS: tuple[Tail, ...] = get_args(Tail)
 # Raised only when the features themselves change for the same settings.
 FEATURE_VERSION = 1
 MAX_ID_BYTES = 64
+# Nothing sensible comes near.
+HIGHEST_LAYER = 1023
+_SAMPLE_RATES = (1_000, 768_000)
+_LONGEST_SEGMENT = 3_600.0
+_SHORTEST_SEGMENT = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,13 +57,36 @@ class ExtractionConfig:
     layers: tuple[int, ...] = (5, 6, 7)
     sample_rate: int = 24_000
     segment_seconds: float = 30.0
-    tail: Literal["drop", "keep"] = "drop"
+    tail: Tail = "drop"
     min_tail_seconds: float = 5.0
     resampler: ResamplerName = "sinc_hann"
     chords: str = "btc"
     chords_revision: str = ""
     precision: Precision = "float32"
     feature_version: int = FEATURE_VERSION
+
+    def __post_init__(self) -> None:
+        """Raises DataError."""
+        for name in ("encoder", "encoder_revision", "chords", "chords_revision"):
+            text = getattr(self, name)
+            _require(is_line(text), name, text, "a line of text")
+            _require(bool(text) or name == "chords_revision", name, text, "a line of text that is not empty")
+        layers = self.layers
+        numbers = isinstance(layers, tuple) and bool(layers) and all(is_whole(k, 0, HIGHEST_LAYER) for k in layers)
+        ascending = numbers and all(a < b for a, b in pairwise(layers))
+        _require(ascending, "layers", layers, f"a tuple of layer numbers, 0 to {HIGHEST_LAYER}, ascending: (5, 6)")
+        low, high = _SAMPLE_RATES
+        _require(is_whole(self.sample_rate, low, high), "sample_rate", self.sample_rate, f"whole Hz, {low} to {high}")
+        for name, least in (("segment_seconds", _SHORTEST_SEGMENT), ("min_tail_seconds", 0.0)):
+            value = getattr(self, name)
+            right = is_number(value, least, _LONGEST_SEGMENT)
+            _require(right, name, value, f"a number of seconds, {least:g} to {_LONGEST_SEGMENT:g}")
+            object.__setattr__(self, name, float(value))  # 30 and 30.0 are one setting, and have one fingerprint
+        for name, accepted in (("tail", TAILS), ("resampler", RESAMPLERS), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            _require(is_one_of(value, accepted), name, value, f"one of {', '.join(accepted)}")
+        version = self.feature_version
+        _require(is_whole(version, 1), "feature_version", version, "a whole number, 1 or more")
 
     @property
     def fingerprint(self) -> str:
@@ -64,27 +98,38 @@ class ExtractionConfig:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """Read what `to_json` wrote.
 
         Raises:
-            DataError: not JSON, or fields are missing or unknown.
+            DataError: not JSON, fields are missing or unknown, or a value cannot be.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
-            known = {field.name for field in fields(cls)}
-            if unknown := sorted(values.keys() - known):
-                raise ValueError(f"it has {', '.join(unknown)}, of a newer m2e: update m2e")
-            if missing := sorted(known - values.keys()):
-                raise ValueError(f"it lacks {', '.join(missing)}, as made by an older m2e: extract again")
-            return cls(**{**values, "layers": tuple(int(layer) for layer in values["layers"])})
-        except (ValueError, TypeError, AttributeError) as error:
+            values = parse_object(text)
+        except ValueError as error:
             raise DataError(f"these extraction settings cannot be read: {error}") from error
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Self:
+        """Make it of the values of a JSON object; raises as `from_json`."""
+        known = {field.name for field in fields(cls)}
+        cannot = "these extraction settings cannot be read: it"
+        if unknown := sorted(values.keys() - known):
+            raise DataError(f"{cannot} has {', '.join(unknown)[:200]}, of a newer m2e: update m2e")
+        if missing := sorted(known - values.keys()):
+            raise DataError(f"{cannot} lacks {', '.join(missing)}, as made by an older m2e: extract again")
+        layers = values["layers"]
+        return cls(**{**values, "layers": tuple(layers) if isinstance(layers, list) else layers})
 
     def differences(self, other: ExtractionConfig) -> list[str]:
         """One "field: ours, not theirs" a field that differs."""
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return [f"{name}: {mine!r}, not {theirs!r}" for name, mine, theirs in pairs if mine != theirs]
+
+
+def _require(right: bool, name: str, value: object, accepted: str) -> None:
+    require(right, f"extraction settings: {name}", value, accepted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,21 +156,43 @@ class TrackFeatures:
 
     def __post_init__(self) -> None:
         check_id(self.track_id)
-        if self.embeddings.ndim != 3 or 0 in self.embeddings.shape:
+        embeddings = self.embeddings
+        if not isinstance(embeddings, np.ndarray) or embeddings.dtype.kind != "f":
+            found = getattr(embeddings, "dtype", type(embeddings).__name__)
+            raise ValueError(f"track {self.track_id!r}: embeddings are {found}, not an array of float32")
+        if embeddings.ndim != 3 or 0 in embeddings.shape:
             raise ValueError(
-                f"track {self.track_id!r}: embeddings have shape {self.embeddings.shape}, "
+                f"track {self.track_id!r}: embeddings have shape {embeddings.shape}, "
                 "not (segments, layers, dim) with at least one of each"
             )
         if not np.isfinite(self.embeddings).all() or np.abs(self.embeddings).max() > 6e4:
             raise ValueError(f"track {self.track_id!r}: embeddings hold values that float16 cannot (NaN, inf or > 6e4)")
-        if len(self.audio_sha256) != 32 or self.audio_bytes < 0 or not 0 <= self.duration < np.inf:
-            raise ValueError(f"track {self.track_id!r}: no such duration, size or digest of an audio file exists")
+        if not isinstance(self.chords, ChordSequence) or not isinstance(self.key, Key | None):
+            raise ValueError(f"track {self.track_id!r}: chords must be a ChordSequence, and key a Key or None")
+        for name, right, accepted in (
+            ("duration", is_number(self.duration, 0, np.inf), "a finite number of seconds, 0 or more"),
+            ("audio_bytes", is_whole(self.audio_bytes, 0, 2**64 - 1), "a whole number, 0 or more"),
+            ("audio_sha256", type(self.audio_sha256) is bytes and len(self.audio_sha256) == 32, "32 bytes"),
+        ):
+            if not right:
+                raise ValueError(f"track {self.track_id!r}: {unlike(name, getattr(self, name), accepted)}")
 
 
 def check_id(track_id: str) -> None:
     """Raise ValueError unless `track_id` can be stored: 1-64 bytes of UTF-8, no control characters."""
-    if not track_id or len(track_id.encode()) > MAX_ID_BYTES or not track_id.isprintable():
-        raise ValueError(f"track id {track_id!r} must be 1-{MAX_ID_BYTES} bytes of UTF-8 without control characters")
+    if (
+        not isinstance(track_id, str)
+        or not track_id
+        or not track_id.isprintable()  # nor are lone surrogates, which are no UTF-8
+        or len(track_id.encode()) > MAX_ID_BYTES
+    ):
+        raise ValueError(
+            f"track id {repr(track_id)[:80]} must be 1-{MAX_ID_BYTES} bytes of UTF-8 without control characters"
+        )
+
+
+def _is_table(values: object, kinds: str, shape: tuple[int, ...]) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype.kind in kinds and values.shape == shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,20 +224,37 @@ class Labels:
     provenance: str
 
     def __post_init__(self) -> None:
-        n = len(self.track_ids)
+        what, n = f"labels of {repr(self.dataset)[:80]}", len(self.track_ids)
+        for name in ("dataset", "letter", "provenance"):
+            if not is_line(getattr(self, name)):
+                raise ValueError(f"{what}: {unlike(name, getattr(self, name), 'a line of text')}")
+        for name in ("track_ids", "splits", "tag_names", "clip_group", "artist"):
+            texts = getattr(self, name)
+            if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"{what}: {unlike(name, texts, 'a tuple of texts')}")
         shapes = {
             "splits": (len(self.splits) == n),
-            "tags": self.tags.shape == (n, len(self.tag_names)),
-            "valence_arousal": self.valence_arousal.shape == (n, 2),
+            "tags": _is_table(self.tags, "bui", (n, len(self.tag_names))),
+            "valence_arousal": _is_table(self.valence_arousal, "f", (n, 2)),
             "clip_group": len(self.clip_group) == n,
             "artist": len(self.artist) == n,
         }
         wrong = [name for name, right in shapes.items() if not right]
         if wrong:
-            raise ValueError(f"labels of {self.dataset!r}: {', '.join(wrong)} do not match {n} tracks")
+            raise ValueError(f"{what}: {', '.join(wrong)} do not match {n} tracks")
         if len(set(self.track_ids)) != n:
-            raise ValueError(f"labels of {self.dataset!r}: track ids are not unique")
+            raise ValueError(f"{what}: track ids are not unique")
         for track_id in self.track_ids:
             check_id(track_id)
-        if set(self.splits) - {*SPLITS, ""}:
-            raise ValueError(f"labels of {self.dataset!r}: splits must be among {SPLITS} or empty")
+        if odd := set(self.splits) - {*SPLITS, ""}:
+            raise ValueError(f"{what}: {unlike('a split', min(odd), f'among {SPLITS}, or empty')}")
+        if len(set(self.tag_names)) < len(self.tag_names) or not all(self.tag_names):
+            raise ValueError(f"{what}: a tag stands twice, or has no name")
+        if ((self.tags != 0) & (self.tags != 1)).any():
+            raise ValueError(f"{what}: tags must be 0 or 1, and reach {self.tags.min()} to {self.tags.max()}")
+        values, absent = self.valence_arousal, np.isnan(self.valence_arousal)
+        if (absent[:, 0] != absent[:, 1]).any() or ((values < 1) | (values > 9)).any():
+            raise ValueError(
+                f"{what}: valence and arousal must both be on 1-9, or both absent; they reach {np.nanmin(values):g} to "
+                f"{np.nanmax(values):g}"
+            )

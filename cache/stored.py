@@ -16,6 +16,7 @@ from m2e.cache.errors import DataError
 from m2e.cache.harmony import MODES
 from m2e.cache.hdf5 import inspect
 from m2e.cache.layout import CHORD, INDEX, NO_KEY, SCHEMA, Records, bytes_of, record_digest
+from m2e.cache.regular import open_regular
 from m2e.cache.schema import ExtractionConfig
 
 # More than any writer puts into one file; a forged file cannot make a scan take more memory than this.
@@ -64,17 +65,17 @@ def open_features(
         DataError: the file is damaged or hostile, or was made with other settings than `config`.
     """
     path = features / name
-    contents = inspect(path, SCHEMA, ("fingerprint",))
-    fingerprint = contents.attributes.get("fingerprint")
-    if fingerprint is None or fingerprint.shape or int(fingerprint) != int(config.fingerprint, 16):
-        raise DataError(f"{path} was made with other settings than its folder says: {_repair(path)}")
-    embeddings, chords = contents.blocks["embeddings"], contents.blocks["chords"]
-    layers, dim = embeddings.shape[1:]
-    if layers != len(config.layers):
-        raise DataError(f"{path} holds {layers} layers, not {len(config.layers)}: {_repair(path)}")
-    if contents.blocks["index"].shape[0] > _MAX_TRACKS:
-        raise DataError(f"{path} lists more than {_MAX_TRACKS} tracks, which no cache file does: {_repair(path)}")
-    index = contents.read("index")
+    with inspect(path, SCHEMA, ("fingerprint",)) as contents:
+        fingerprint = contents.attributes.get("fingerprint")
+        if fingerprint is None or fingerprint.shape or int(fingerprint) != int(config.fingerprint, 16):
+            raise DataError(f"{path} was made with other settings than its folder says: {_repair(path)}")
+        embeddings, chords = contents.blocks["embeddings"], contents.blocks["chords"]
+        layers, dim = embeddings.shape[1:]
+        if layers != len(config.layers):
+            raise DataError(f"{path} holds {layers} layers, not {len(config.layers)}: {_repair(path)}")
+        if contents.blocks["index"].shape[0] > _MAX_TRACKS:
+            raise DataError(f"{path} lists more than {_MAX_TRACKS} tracks, which no cache file does: {_repair(path)}")
+        index = contents.read("index")
     where, lengths = (embeddings.offset, chords.offset), (embeddings.shape[0], chords.shape[0])
     file = FeatureFile(features, name, *where, *lengths, (layers, dim))
     if not damaged:
@@ -128,6 +129,7 @@ def read_tracks(
 
     Raises:
         OSError: the file cannot be read; FileNotFoundError, as when a packer has just replaced it.
+        DataError: it is no regular file any more.
     """
     width = into.embeddings.itemsize * math.prod(file.shape)
     values = _Pieces(file.embeddings, index["first_segment"], segment, index["segments"], width)
@@ -135,7 +137,7 @@ def read_tracks(
     values_memory, chords_memory = bytes_of(into.embeddings), bytes_of(into.chords)
     rows, digests = index.tobytes(), index["digest"].tobytes()
     intact = []
-    with file.path.open("rb", buffering=0) as raw:
+    with open_regular(file.path) as raw:
         whole = all(_fill(raw, chords_memory, *run[2:]) for run in chords.runs())
         for first, stop, *place in values.runs():
             filled = _fill(raw, values_memory, *place) and whole

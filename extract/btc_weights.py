@@ -11,6 +11,7 @@ from pathlib import Path
 
 from m2e.cache.console import say
 from m2e.cache.errors import DataError
+from m2e.cache.regular import read_regular
 
 OFFICIAL_URL = (
     "https://raw.githubusercontent.com/jayg996/BTC-ISMIR19/"
@@ -18,6 +19,7 @@ OFFICIAL_URL = (
 )
 OFFICIAL_BLOB = "11c6edbaaaee33737aa7a41dcb9044191630326f"
 OFFICIAL_REVISION = f"git-blob:{OFFICIAL_BLOB}"
+_LARGEST_FILE = 1 << 30  # the published one has 12 MB
 
 
 def git_blob_id(content: bytes) -> str:
@@ -35,7 +37,7 @@ def weights_revision(checkpoint: Path | None) -> str:
     if checkpoint is None:
         return OFFICIAL_REVISION
     try:
-        content = checkpoint.read_bytes()
+        content = read_regular(checkpoint, _LARGEST_FILE)
     except OSError as error:
         raise DataError(f"chord checkpoint {checkpoint}: {error.strerror or error}") from error
     # The published file is the same weights wherever it lies, so its caches must mix.
@@ -65,7 +67,7 @@ def official_checkpoint(url: str = OFFICIAL_URL, blob: str = OFFICIAL_BLOB, fold
                 f"cannot download {path.name} from {url} ({type(error).__name__}): fetch it elsewhere and pass "
                 "--chord-checkpoint PATH (to try m2e out without it: --chords cnn)"
             ) from error
-    if git_blob_id(path.read_bytes()) != blob:
+    if git_blob_id(read_regular(path, _LARGEST_FILE)) != blob:
         path.unlink()
         raise DataError(
             f"{path.name} from {url} was not the published file and is deleted: run again, or pass "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from m2e.cache.console import PROCESSES, Command, cache_option, device_option, say
-from m2e.cache.schema import PRECISIONS
+from m2e.cache.schema import HIGHEST_LAYER, PRECISIONS, RESAMPLERS, TAILS
 from m2e.manifests.dataset import Choices
 from m2e.manifests.options import check_choices, choices_options
 
@@ -115,14 +115,14 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
 )
 @click.option(
     "--tail",
-    type=click.Choice(["drop", "keep"]),
+    type=click.Choice(TAILS),
     default="drop",
     show_default=True,
     help="The remainder after the last full 30 s segment; kept only from 5 s on.",
 )
 @click.option(
     "--resampler",
-    type=click.Choice(["sinc_hann", "soxr_hq"]),
+    type=click.Choice(RESAMPLERS),
     default="sinc_hann",
     show_default=True,
     help="To 24 kHz: as the released code does, or soxr.",
@@ -326,7 +326,7 @@ def _parse_layers(text: str) -> tuple[int, ...]:
         layers = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
         layers = ()
-    if not layers or layers[0] < 0 or layers[-1] == 0:
+    if not layers or layers[0] < 0 or not 0 < layers[-1] <= HIGHEST_LAYER:
         raise click.BadParameter(
             f"{text!r} is not a list such as 5,6,7 (0 is the input of block 1)", param_hint="--layers"
         )

@@ -31,11 +31,13 @@ from numpy.typing import NDArray
 
 from m2e.cache.console import Command, progress_bar, say
 from m2e.cache.errors import DataError
+from m2e.cache.regular import read_regular
 from m2e.cache.schema import SPLITS
 from m2e.extract.synth import Recipe, draw_recipe, recipe_chords, render
 
 __all__ = ["Recipe", "draw_recipe", "make_demo", "recipe_chords", "render"]
 
+_LARGEST_STAMP = 4096
 # Raised whenever the same seed gives other sounds or labels.
 RECIPE_VERSION = 1
 # Suffix and sample rate; in turn, so that no mood goes with a format.
@@ -181,7 +183,7 @@ def _claim(folder: Path, stamp: bytes) -> None:
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     stamp_path = folder / "SYNTHETIC.txt"
     if stamp_path.exists():
-        if stamp_path.read_bytes() != stamp:
+        if read_regular(stamp_path, _LARGEST_STAMP) != stamp:
             raise DataError(f"{folder} holds another demo (recipe, seed or scale): delete it or choose another --out")
     elif any((folder / "audio").iterdir()) or (folder / "manifest.csv").exists():
         raise DataError(f"{folder} holds data that is not the synthetic demo's: choose another --out")

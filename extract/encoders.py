@@ -14,16 +14,21 @@ import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m2e.cache.checks import is_one_of, require
 from m2e.cache.errors import DataError
+from m2e.cache.json_files import MOST_BYTES
+from m2e.cache.regular import open_regular
+from m2e.cache.schema import PRECISIONS
 from m2e.common.float32 import float32_products
 from m2e.extract.batches import embed_tracks
-from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, WEIGHTS, load_mert, read_json, weights_file
+from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, SAMPLE_RATE, WEIGHTS, load_mert, read_settings, weights_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -142,17 +147,18 @@ def fetch_encoder(source: EncoderSource) -> Path:
     return weights.parent
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _sha256(path: Path, most_bytes: int | None = None) -> str:
+    with open_regular(path, most_bytes) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_revision(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in (folder / CONFIG, folder / PREPROCESSOR, weights_file(folder)):
+    weights = weights_file(folder)
+    for path in (folder / CONFIG, folder / PREPROCESSOR, weights):
         if not path.is_file():
             raise DataError(f"{folder} has no {path.name}: not a model in Hugging Face layout")
-        digest.update(_sha256(path).encode())
+        digest.update(_sha256(path, None if path == weights else MOST_BYTES).encode())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -201,15 +207,35 @@ class Encoder:
 ARCHITECTURES: dict[str, Callable[[Path, Sequence[int], Precision], nn.Module]] = {}
 
 
-def load_encoder(folder: Path, layers: Sequence[int], device: str = "cpu", precision: Precision = "float32") -> Encoder:
+def load_encoder(
+    folder: Path,
+    layers: Sequence[int],
+    device: str = "cpu",
+    precision: Precision = "float32",
+    sample_rate: int = SAMPLE_RATE,
+) -> Encoder:
     """Load a checkpoint from a folder in Hugging Face layout, without the blocks above max(layers).
 
+    Args:
+        folder: of the checkpoint.
+        layers: which hidden states, ascending.
+        device: "cpu" or "cuda".
+        precision: of matrix products.
+        sample_rate: of the waves that it will be given, Hz.
+
     Raises:
-        DataError: it is not a model that this code reproduces, a file is damaged, or it has too few layers.
+        DataError: it is not a model that this code reproduces, hears another sample rate, a file is damaged, or it has
+            too few layers.
     """
+    require(is_one_of(precision, PRECISIONS), "precision", precision, f"one of {', '.join(PRECISIONS)}")
+    ascending = len(layers) > 0 and all(a < b for a, b in pairwise(layers)) and layers[0] >= 0
+    require(ascending, "layers", layers, "layer numbers from 0 on, ascending")
+    hears = read_settings(folder / PREPROCESSOR).get("sampling_rate", sample_rate)
+    if hears != sample_rate:
+        raise DataError(f"{folder} hears audio of {hears!r} Hz, and the settings say sample_rate {sample_rate}")
     if precision == "int8" and device != "cpu":
         raise DataError("precision int8 is for CPUs; on a GPU bf16 is faster and closer")
     if precision == "tf32" and device == "cpu":
         raise DataError("precision tf32 is for NVIDIA GPUs; a CPU computes in float32, bf16 or int8")
-    load = ARCHITECTURES.get(str(read_json(folder / CONFIG).get("model_type")), load_mert)
+    load = ARCHITECTURES.get(str(read_settings(folder / CONFIG).get("model_type")), load_mert)
     return Encoder(load(folder, layers, precision), device, precision=precision)

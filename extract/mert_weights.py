@@ -7,13 +7,14 @@ It loads as transformers' HubertModel, strictly and never by the remote code tha
 from __future__ import annotations
 
 import gc
-import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m2e.cache.checks import is_whole, require
 from m2e.cache.errors import DataError
+from m2e.cache.json_files import read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,11 +58,13 @@ def load_mert(folder: Path, layers: Sequence[int], precision: Precision = "float
     """
     from m2e.extract.mert import MERT
 
-    preprocessor = read_json(folder / PREPROCESSOR)
+    preprocessor = read_settings(folder / PREPROCESSOR)
     if preprocessor.get("sampling_rate") != SAMPLE_RATE:
         raise DataError(f"{folder} expects {preprocessor.get('sampling_rate')} Hz, not MERT-v1's {SAMPLE_RATE} Hz")
+    normalise = preprocessor.get("do_normalize", True)
+    require(isinstance(normalise, bool), f"{folder / PREPROCESSOR}: do_normalize", normalise, "true or false")
     model, final_norm = load_hubert(folder, max(layers))
-    network = MERT(model, layers, bool(preprocessor.get("do_normalize", True)), final_norm, precision)
+    network = MERT(model, layers, normalise, final_norm, precision)
     del model
     gc.collect()  # transformers' model has cycles, and would stay for a long time
     return network
@@ -79,7 +82,7 @@ def load_hubert(folder: Path, highest: int) -> tuple[HubertModel, bool]:
     import torch
     from transformers import HubertConfig, HubertModel
 
-    config = read_json(folder / CONFIG)
+    config = read_settings(folder / CONFIG)
     _check_variant(folder, config, highest)
     settings = {name: value for name, value in config.items() if name not in NOT_SETTINGS}
     try:
@@ -95,14 +98,12 @@ def load_hubert(folder: Path, highest: int) -> tuple[HubertModel, bool]:
     return model.eval(), bool(config.get("do_stable_layer_norm")) and highest == config["num_hidden_layers"]
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a model's JSON file says. Raises DataError where it cannot be read."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is not a JSON object")
-    return values
+        return read_object(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _check_variant(folder: Path, config: dict[str, Any], highest: int) -> None:
@@ -116,7 +117,7 @@ def _check_variant(folder: Path, config: dict[str, Any], highest: int) -> None:
     for name in ("feat_extract_activation", "hidden_act"):
         if config.get(name, "gelu") != "gelu":
             raise DataError(f"{folder}: {name} {config[name]!r} is not gelu, as in MERT-v1")
-    if not isinstance(config.get("num_hidden_layers"), int) or highest > config["num_hidden_layers"]:
+    if not is_whole(config.get("num_hidden_layers"), highest):
         raise DataError(f"{folder} has {config.get('num_hidden_layers')} layers; layer {highest} was asked for")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from m2e.cache.checks import is_whole
+
 
 @dataclass(frozen=True)
 class Part:
@@ -16,8 +18,8 @@ class Part:
     count: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.index < self.count:
-            raise ValueError(f"part {self.index} of {self.count}: parts are counted from 0 to {self.count - 1}")
+        if not (is_whole(self.count, 1) and is_whole(self.index, 0, self.count - 1)):
+            raise ValueError(f"part {self.index!r} of {self.count!r}: N parts are counted from 0 to N - 1")
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from m2e.cache.checks import is_whole, unlike
 from m2e.cache.failures import Failure
 from m2e.extract.part import Part
 from m2e.manifests.track import Manifest, Track
@@ -56,6 +57,12 @@ class Selection:
     retry_failed: bool = False
     overwrite: bool = False
     check_audio: bool = False
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and not is_whole(self.limit, 1):
+            raise ValueError(unlike("limit", self.limit, "a whole number, 1 or more, or None"))
+        if not isinstance(self.part, Part):
+            raise ValueError(unlike("part", self.part, "a Part"))
 
 
 @dataclass(frozen=True)

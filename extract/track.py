@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache import ChordSequence, DataError, ExtractionConfig, TrackFeatures
+from m2e.cache.checks import is_whole, unlike
 from m2e.cache.harmony import Key
 from m2e.extract.audio import load_audio, split_segments
 from m2e.extract.chords import SAMPLE_RATE as CHORD_SAMPLE_RATE
@@ -35,6 +36,12 @@ class Models:
     chord_checkpoint: Path | None
     device: str
     decoders: int = 0
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(unlike("device", self.device, "cpu or cuda"))
+        if not is_whole(self.decoders, 0):
+            raise ValueError(unlike("decoders", self.decoders, "a whole number, 0 or more"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +76,8 @@ class PreparedTrack:
 def encoder_of(models: Models) -> Encoder:
     """The encoder, loaded once a process. Raises DataError when its checkpoint is not usable."""
     _use_one_thread()
-    return load_encoder(models.encoder_folder, models.config.layers, models.device, models.config.precision)
+    config = models.config
+    return load_encoder(models.encoder_folder, config.layers, models.device, config.precision, config.sample_rate)
 
 
 @lru_cache(maxsize=1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from m2e.cache.checks import is_line, is_number, is_one_of, is_whole, require, unlike
 from m2e.cache.errors import DataError
 from m2e.manifests.track import Manifest
 
@@ -32,6 +35,19 @@ class Choices:
     scale: tuple[float, float] = (1.0, 9.0)
     align: str = AUTO
 
+    def __post_init__(self) -> None:
+        """Raises DataError."""
+        labels, scale = get_args(DeamLabels), self.scale
+        require(is_one_of(self.deam_labels, labels), "deam_labels", self.deam_labels, f"one of {', '.join(labels)}")
+        require(is_whole(self.jamendo_split, 0, 4), "jamendo_split", self.jamendo_split, "a whole number, 0 to 4")
+        ends = (
+            isinstance(scale, tuple) and len(scale) == 2 and all(is_number(end, -math.inf, math.inf) for end in scale)
+        )
+        require(ends and 0 < scale[1] - scale[0] < math.inf, "scale", scale, "two numbers, the lower one first")
+        require(
+            is_line(self.align) and self.align != "", "align", self.align, "a name, NAME=DIR, a CSV file, auto or none"
+        )
+
 
 DEFAULT_CHOICES = Choices()
 
@@ -43,6 +59,10 @@ class RemoteFile:
     path: str
     address: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not is_line(self.sha256) or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"remote file {self.path!r}: {unlike('sha256', self.sha256, '64 hex digits')}")
 
 
 @dataclass(frozen=True)

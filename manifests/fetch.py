@@ -7,6 +7,7 @@ from pathlib import Path
 
 from m2e.cache.console import say
 from m2e.cache.errors import DataError
+from m2e.cache.regular import open_regular
 from m2e.manifests.dataset import DataSet, RemoteFile
 from m2e.manifests.place import Place
 
@@ -37,7 +38,7 @@ def fetch(dataset: DataSet, root: Path, base_url: str | None = None) -> list[Pat
 def _fetch(file: RemoteFile, root: Path, base_url: str) -> Path:
     path = Place(root).inside(file.path, file.address)
     if path.exists() or path.is_symlink():
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
+        if not _is(path, file.sha256):
             raise DataError(f"{path}: is there already and is not the published file: move it away to fetch it")
         return path
     import pooch
@@ -69,3 +70,11 @@ def _fetch(file: RemoteFile, root: Path, base_url: str) -> Path:
             f"or bring {file.path} by hand"
         ) from error
     return path
+
+
+def _is(path: Path, sha256: str) -> bool:
+    try:
+        with open_regular(path) as there:
+            return hashlib.file_digest(there, "sha256").hexdigest() == sha256
+    except (OSError, DataError):
+        return False

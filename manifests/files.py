@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import itertools
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from m2e.cache.errors import DataError
+from m2e.cache.regular import open_regular
 
 # Above any real file (a million tracks in one table are about 100 MB), and low enough that a forged one cannot take the
 # memory.
@@ -40,12 +42,11 @@ def read_lines(path: Path) -> Iterator[str]:
             or more than in one.
     """
     try:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        with path.open("rb") as raw:
+        with io.BufferedReader(open_regular(path)) as raw:
             _check(path, raw)
-        # The check was strict: what is replaced here came in since.
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            raw.seek(0)
+            # The check was strict: what is replaced here came in since.
+            file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
             for number in itertools.count(1):
                 line = file.readline(MAX_LINE + 1)
                 if len(line) > MAX_LINE:
@@ -53,6 +54,8 @@ def read_lines(path: Path) -> Iterator[str]:
                 if not line:
                     return
                 yield line
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 

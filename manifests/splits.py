@@ -30,6 +30,10 @@ def artist_key(artist: str) -> str:
 
 def hash_split(key: str, train: float = 0.70, validation: float = 0.15) -> Split:
     """The split of a key: `train` and `validation` are the shares of these two, test has the rest."""
+    if not (min(train, validation) >= 0 and train + validation <= 1):
+        raise ValueError(
+            f"shares {train!r} and {validation!r}: train and validation have 0 or more, and at most 1 in all"
+        )
     digest = blake2b(key.encode(), digest_size=6).digest()
     position = int.from_bytes(digest, "big") / 2**48
     if position < train:

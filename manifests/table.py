@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Container, Set
 from dataclasses import replace
 from pathlib import Path
@@ -29,13 +28,12 @@ from m2e.cache.errors import DataError, printable
 from m2e.manifests.files import CONTROL, Row, Table, check_unique, read_table
 from m2e.manifests.place import Place
 from m2e.manifests.splits import HASH_SPLITS, hash_splits
-from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal
+from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal, can_name
 
 MARK = "#m2e-manifest"
 _NEEDED = ("track_id", "path")
 _OPTIONAL = ("split", "tags", "valence", "arousal", "clip_group", "artist")
 _LONGEST_TAG = 64
-_NAME = re.compile(r"[^./\\\s][^/\\\x00-\x1f\x7f]{0,99}")
 
 
 def read(
@@ -66,7 +64,7 @@ def read(
     built = _Built(file, table)
     name = name or built.one("name") or file.stem
     letter = letter or built.one("letter")
-    if not _NAME.fullmatch(name) or not name.isprintable():
+    if not can_name(name):
         remedy = "change its first line" if built.one("name") else "rename the file"
         raise DataError(f"{file}: {name[:80]!r} cannot name a data set: {remedy}, which names it")
     if name.casefold() in reserved and not built.known:

@@ -5,17 +5,27 @@ Valence and arousal are always on 1-9 here; readers map other scales.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2e.cache.schema import SPLITS, Split
+from m2e.cache.checks import is_line, is_number, unlike
+from m2e.cache.schema import SPLITS, Split, check_id
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+# It becomes the name of a folder.
+_NAME = re.compile(r"[^./\\\s][^/\\\x00-\x1f\x7f]{0,99}")
+
 __all__ = ["SPLITS", "Manifest", "Split", "Track", "ValenceArousal"]
+
+
+def can_name(name: str) -> bool:
+    """Whether a data set can have this name: printable, and no path to elsewhere."""
+    return bool(_NAME.fullmatch(name)) and name.isprintable()
 
 
 @dataclass(frozen=True)
@@ -27,8 +37,8 @@ class ValenceArousal:
 
     def __post_init__(self) -> None:
         for name, value in (("valence", self.valence), ("arousal", self.arousal)):
-            if not 1 <= value <= 9:  # also refuses NaN
-                raise ValueError(f"{name} {value} is not on the scale 1-9")
+            if not is_number(value, 1, 9):
+                raise ValueError(f"{name} {value!r} is not on the scale 1-9")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,32 @@ class Track:
     valence_arousal: ValenceArousal | None = None
     clip_group: str = ""
     artist: str = ""
+
+    def __post_init__(self) -> None:
+        check_id(self.track_id)
+        if (
+            (self.split is not None and self.split not in SPLITS)
+            or (self.tags is not None and type(self.tags) is not frozenset)
+            or (self.valence_arousal is not None and type(self.valence_arousal) is not ValenceArousal)
+            or type(self.clip_group) is not str
+            or type(self.artist) is not str
+            or not isinstance(self.audio_path, Path)
+        ):
+            raise ValueError(f"track {self.track_id!r}: {self._wrong()}")
+
+    def _wrong(self) -> str:
+        """What __post_init__, which a million tracks go through, has found."""
+        label = self.valence_arousal
+        for name, right, accepted in (
+            ("split", self.split in (None, *SPLITS), f"one of {', '.join(SPLITS)}, or None"),
+            ("tags", self.tags is None or isinstance(self.tags, frozenset), "a frozenset of texts, or None"),
+            ("valence_arousal", label is None or isinstance(label, ValenceArousal), "a ValenceArousal, or None"),
+            ("clip_group", isinstance(self.clip_group, str), "a text"),
+            ("artist", isinstance(self.artist, str), "a text"),
+        ):
+            if not right:
+                return unlike(name, getattr(self, name), accepted)
+        return unlike("audio_path", self.audio_path, "a Path")
 
     @property
     def has_audio(self) -> bool:
@@ -87,13 +123,30 @@ class Manifest:
     evidence: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
 
     def __post_init__(self) -> None:
+        what = f"data set {repr(self.name)[:80]}"
+        if not isinstance(self.name, str) or not can_name(self.name):
+            raise ValueError(
+                f"{what}: a name has 1-100 printable characters without slashes, the first no dot or space"
+            )
+        if not is_line(self.letter) or len(self.letter) > 1:
+            raise ValueError(f"{what}: {unlike('letter', self.letter, 'one character, or empty')}")
+        if not isinstance(self.tracks, tuple) or not all(isinstance(track, Track) for track in self.tracks):
+            raise ValueError(f"{what}: tracks must be a tuple of Track")
+        for name in ("tag_names", "notes", "unlabelled"):
+            texts = getattr(self, name)
+            if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"{what}: {unlike(name, texts, 'a tuple of texts')}")
+        if len(set(self.tag_names)) < len(self.tag_names) or not all(self.tag_names):
+            raise ValueError(f"{what}: a tag stands twice, or has no name")
+        if not isinstance(self.provenance, str):
+            raise ValueError(f"{what}: {unlike('provenance', self.provenance, 'a text')}")
         ids = [track.track_id for track in self.tracks]
         if len(set(ids)) != len(ids):
             twice, _ = Counter(ids).most_common(1)[0]
-            raise ValueError(f"data set {self.name!r}: track id {twice!r} stands twice")
+            raise ValueError(f"{what}: track id {twice!r} stands twice")
         unknown = {tag for track in self.tracks for tag in track.tags or ()} - set(self.tag_names)
         if unknown:
-            raise ValueError(f"data set {self.name!r}: tags {sorted(unknown)[:3]} are not among its tag names")
+            raise ValueError(f"{what}: tags {sorted(map(str, unknown))[:3]} are not among its tag names")
 
     def frame(self) -> DataFrame:
         """The tracks as a pandas table, one row a track in the manifest's order, for looking and counting.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from m2e.cache.errors import DataError
+from m2e.cache.regular import open_regular
 from m2e.manifests.dataset import DataSet
 from m2e.manifests.files import MAX_BYTES, read_lines
 from m2e.manifests.place import Place, is_folder
@@ -86,19 +87,17 @@ def _verify(track: Track, digests: dict[str, str], done: frozenset[str]) -> tupl
     path = track.audio_path
     digest = digests.get(f"{path.parent.name}/{path.name}")
     try:
-        status = path.stat()
-        if digest is None:
-            return "", Verdict(path, "unlisted")
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-            return "", Verdict(path, "unreadable")
-        entry = f"{digest} {status.st_size} {status.st_mtime_ns} {track.track_id}"
-        if entry in done:
-            return "", Verdict(path, "good")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            if digest is None:
+                return "", Verdict(path, "unlisted")
+            status = os.fstat(file.fileno())
+            entry = f"{digest} {status.st_size} {status.st_mtime_ns} {track.track_id}"
+            if entry in done:
+                return "", Verdict(path, "good")
             good = hashlib.file_digest(file, "sha256").hexdigest() == digest
     except FileNotFoundError:
         return "", Verdict(path, "missing")
-    except OSError:
+    except (OSError, DataError):
         return "", Verdict(path, "unreadable")
     return (entry, Verdict(path, "good")) if good else ("", Verdict(path, "bad"))
 

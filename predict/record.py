@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from m2e.cache.errors import DataError
+from m2e.cache.json_files import parse_object, typed
+from m2e.cache.regular import append_regular, open_regular
 from m2e.predict.result import SongPrediction
 
 # Of every line; what is cut off of a file has to begin so.
 _BEGINNING = b'{"song": '
+_LONGEST_LINE = 1 << 26
 
 
 class Record:
@@ -34,7 +38,7 @@ class Record:
         self._sizes: dict[str, int] = {}
         try:
             whole, ended = self._read(model) if path.exists() else (0, True)
-            self._file = path.open("ab", buffering=0)
+            self._file = append_regular(path)
             self._file.truncate(whole)
             if not ended:
                 self._file.write(b"\n")
@@ -44,8 +48,9 @@ class Record:
     def _read(self, model: str) -> tuple[int, bool]:
         """Take in the lines; returns where the last whole one ends, and whether by a newline."""
         end, ended = 0, True
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+        with io.BufferedReader(open_regular(self.path)) as file:
+            lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
+            for number, line in enumerate(lines, start=1):
                 ended = line.endswith(b"\n")
                 try:
                     song = _parse(self.path, number, line)
@@ -84,9 +89,11 @@ class Record:
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        song = json.loads(line)
-        if isinstance(song, dict) and isinstance(song["song"], str) and {"model", "audio_bytes"} <= set(song):
-            return song
-    except (ValueError, KeyError):
-        pass
-    raise DataError(f"{path}, line {number}: not a prediction of m2e-predict; choose another --out")
+        song = parse_object(line)
+        for name, kind in (("song", str), ("audio_bytes", int), ("model", str)):
+            typed(song, name, kind)
+    except ValueError as error:
+        raise DataError(
+            f"{path}, line {number}: not a prediction of m2e-predict ({error}); choose another --out"
+        ) from error
+    return song

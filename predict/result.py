@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
+from m2e.cache.checks import is_number, is_whole, unlike
 from m2e.cache.harmony import MODES, PITCH_CLASSES, ChordSequence, Key
 
 
@@ -21,6 +23,13 @@ class TagScore:
     name: str
     probability: float
     threshold: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"tag: {unlike('name', self.name, 'a text')}")
+        for name in ("probability", "threshold"):
+            if not is_number(getattr(self, name), 0, 1):
+                raise ValueError(f"tag {self.name!r}: {unlike(name, getattr(self, name), 'a number, 0 to 1')}")
 
     @property
     def given(self) -> bool:
@@ -42,6 +51,14 @@ class Emotion:
     valence: float | None
     arousal: float | None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.tags, tuple) or not all(isinstance(tag, TagScore) for tag in self.tags):
+            raise ValueError(unlike("tags", self.tags, "a tuple of TagScore"))
+        for name in ("valence", "arousal"):
+            value = getattr(self, name)
+            if value is not None and not is_number(value, -math.inf, math.inf):
+                raise ValueError(unlike(name, value, "a finite number, or None"))
+
     @property
     def likeliest(self) -> tuple[TagScore, ...]:
         """The tags that are given, then the others, each group from the highest probability down."""
@@ -55,6 +72,12 @@ class Moment:
     start: float
     end: float
     emotion: Emotion
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.start, 0, math.inf) and is_number(self.end, self.start, math.inf)):
+            raise ValueError(
+                f"moment {self.start!r} to {self.end!r} s: times are finite, from 0 on, and end after they start"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +103,16 @@ class SongPrediction:
     emotion: Emotion
     timeline: tuple[Moment, ...]
     model: str
+
+    def __post_init__(self) -> None:
+        for name, right, accepted in (
+            ("song", isinstance(self.song, str), "a text"),
+            ("model", isinstance(self.model, str), "a text"),
+            ("audio_bytes", is_whole(self.audio_bytes, 0), "a whole number, 0 or more"),
+            ("seconds", is_number(self.seconds, 0, math.inf), "a finite number, 0 or more"),
+        ):
+            if not right:
+                raise ValueError(f"prediction: {unlike(name, getattr(self, name), accepted)}")
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, scores to six digits; docs/predict.md lists the fields."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2e.cache.errors import DataError
+from m2e.cache.regular import open_regular
 from m2e.cache.schema import FEATURE_VERSION, ExtractionConfig
 from m2e.extract.track import Models
 
@@ -90,14 +91,13 @@ def describe(setup: Setup) -> dict[str, Any]:
 
 
 def _read_card(folder: Path) -> ModelCard:
-    from m2e.train.checkpoint import CARD_FILE, ModelCard
+    from m2e.train.checkpoint import CARD_FILE, read_card
 
-    path = folder / CARD_FILE
     try:
-        return ModelCard.from_json(path.read_text(encoding="utf-8"))
+        return read_card(folder)
     except OSError as error:
-        raise DataError(f"{folder} is no model of m2e-train: {error.strerror}: {path}") from error
-    except (ValueError, DataError) as error:
+        raise DataError(f"{folder} is no model of m2e-train: {error.strerror}: {folder / CARD_FILE}") from error
+    except DataError as error:
         # A run's folder holds the models: the student's, or a single one.
         inside = sorted(folder.glob(f"s*/{CARD_FILE}"))
         hint = f", but of a whole run: give {inside[-1].parent}" if inside else f": {error}"
@@ -105,10 +105,11 @@ def _read_card(folder: Path) -> ModelCard:
 
 
 def _digest(folder: Path) -> str:
-    from m2e.train.checkpoint import WEIGHTS_FILE
+    from m2e.train.checkpoint import LARGEST_WEIGHTS, WEIGHTS_FILE
 
     try:
-        return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:16]
+        with open_regular(folder / WEIGHTS_FILE, LARGEST_WEIGHTS) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise DataError(f"{folder} has no weights: {error.strerror}: {error.filename}") from error
 

@@ -7,6 +7,7 @@ server's own process. Answers come back as JSON, never as pickles.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import resource
 import signal
@@ -17,7 +18,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from m2e.cache.checks import is_number, is_whole, unlike
 from m2e.cache.errors import DataError
+from m2e.cache.json_files import parse_object
 from m2e.predict.setup import Setup
 
 # The model may have to come from a slow disk.
@@ -38,6 +41,13 @@ class Limits:
     upload_bytes: int
     seconds: float
     memory_bytes: int
+
+    def __post_init__(self) -> None:
+        for name in ("upload_bytes", "memory_bytes"):
+            if not is_whole(getattr(self, name), 1):
+                raise ValueError(unlike(name, getattr(self, name), "a whole number, 1 or more"))
+        if not is_number(self.seconds, 0, math.inf) or self.seconds == 0:
+            raise ValueError(unlike("seconds", self.seconds, "a finite number above 0"))
 
 
 class Worker:
@@ -63,7 +73,7 @@ class Worker:
         """The next answer, None where it does not come in time. Raises EOFError where the process died."""
         if not self._connection.poll(seconds):
             return None
-        return json.loads(self._connection.recv_bytes(_LARGEST_ANSWER))
+        return parse_object(self._connection.recv_bytes(_LARGEST_ANSWER))
 
     def predict(self, path: Path) -> dict[str, Any]:
         """The prediction for a file as `SongPrediction.as_json` has it, without the path.
@@ -75,7 +85,7 @@ class Worker:
             try:
                 self._connection.send_bytes(str(path).encode())
                 answer = self._receive(self._limits.seconds)
-            except (EOFError, OSError):
+            except (EOFError, OSError, ValueError):
                 answer = {"error": "decoding this file broke the decoder, or took more memory than is allowed"}
                 self._replace()
             if answer is None:

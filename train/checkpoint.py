@@ -10,14 +10,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from m2e.cache.checks import is_number, is_whole, require
 from m2e.cache.errors import DataError
 from m2e.cache.files import write_atomically
+from m2e.cache.json_files import parse_object, typed, typed_list
+from m2e.cache.regular import read_regular
 from m2e.cache.schema import ExtractionConfig
 from m2e.train.config import TASKS, Task, TrainConfig
 from m2e.train.data import EmotionData
@@ -28,6 +31,8 @@ CARD_FILE = "config.json"
 FORMAT = 1
 _DATASET = ("name", "letter", "provenance")
 _LARGEST_WIDTH = 65_536
+_LARGEST_CARD = 1 << 24  # thousands of tags have thousands of thresholds
+LARGEST_WEIGHTS = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,27 @@ class ModelCard:
     tasks: tuple[Task, ...]
     datasets: tuple[dict[str, str], ...]
     thresholds: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises DataError."""
+        for name, kind in (("train", TrainConfig), ("extraction", ExtractionConfig)):
+            value = getattr(self, name)
+            _require(isinstance(value, kind), name, value, f"a {kind.__name__}")
+        _require(is_whole(self.width, 1, _LARGEST_WIDTH), "width", self.width, f"a whole number, 1 to {_LARGEST_WIDTH}")
+        names, tasks, thresholds = self.tag_names, self.tasks, self.thresholds
+        texts = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+        _require(texts, "tag_names", names, "a tuple of texts")
+        _require(tasks in (TASKS, TASKS[:1], TASKS[1:]), "tasks", tasks, f"some of {', '.join(TASKS)}, in this order")
+        _require(("tags" in tasks) == bool(names), "tag_names", names, "there where tags are predicted, and only there")
+        chosen = isinstance(thresholds, tuple) and all(is_number(each, 0, 1) for each in thresholds)
+        _require(
+            chosen and len(thresholds) in (0, len(names)), "thresholds", thresholds, "one a tag, 0 to 1, or none at all"
+        )
+        for each in self.datasets:
+            told = (
+                isinstance(each, dict) and set(each) == set(_DATASET) and all(isinstance(x, str) for x in each.values())
+            )
+            _require(told, "a data set", each, f"texts for {', '.join(_DATASET)}")
 
     @classmethod
     def of(cls, sets: Sequence[EmotionData], config: TrainConfig, thresholds: tuple[float, ...] = ()) -> Self:
@@ -87,37 +113,48 @@ class ModelCard:
         return json.dumps(values, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """Read what `to_json` wrote.
 
         Raises:
             ValueError, DataError: it is something else.
         """
-        values: dict[str, Any] = json.loads(text)
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
+        values = parse_object(text)
+        if values.get("format") != FORMAT:
             raise ValueError(f"it is not a model of format {FORMAT}")
-        try:
-            card = cls(
-                train=TrainConfig.from_json(json.dumps(values["train"])),
-                extraction=ExtractionConfig.from_json(json.dumps(values["extraction"])),
-                width=values["width"],
-                tag_names=tuple(str(name) for name in values["tag_names"]),
-                tasks=tuple(values["tasks"]),
-                datasets=tuple({key: str(each[key]) for key in _DATASET} for each in values["datasets"]),
-                thresholds=tuple(float(value) for value in values["thresholds"]),
-            )
-            made_with = values["features"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"a field is missing or of another type: {error}") from error
-        if made_with != card.extraction.fingerprint:
+        card = cls(
+            train=TrainConfig.from_values(typed(values, "train", dict)),
+            extraction=ExtractionConfig.from_values(typed(values, "extraction", dict)),
+            width=typed(values, "width", int),
+            tag_names=typed_list(values, "tag_names", str),
+            tasks=typed_list(values, "tasks", str),  # type: ignore[arg-type]
+            datasets=tuple(
+                {key: typed(each, key, str) for key in _DATASET} for each in typed_list(values, "datasets", dict)
+            ),
+            thresholds=typed_list(values, "thresholds", float),
+        )
+        if typed(values, "features", str) != card.extraction.fingerprint:
             raise ValueError("its extraction settings are not those that it was trained with: it was edited")
-        if type(card.width) is not int or not 1 <= card.width <= _LARGEST_WIDTH:
-            raise ValueError(f"width is {card.width!r}; it must be a whole number, 1 to {_LARGEST_WIDTH}")
-        if card.tasks not in (TASKS, TASKS[:1], TASKS[1:]) or ("tags" in card.tasks) != bool(card.tag_names):
-            raise ValueError(f"tasks are {card.tasks} with {len(card.tag_names)} tag names")
-        if len(card.thresholds) not in (0, len(card.tag_names)) or not all(0 <= t <= 1 for t in card.thresholds):
-            raise ValueError("thresholds must be one a tag, 0 to 1, or none at all")
         return card
+
+
+def _require(right: bool, name: str, value: object, accepted: str) -> None:
+    require(right, f"model card: {name}", value, accepted)
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model's folder.
+
+    Raises:
+        OSError: it cannot be opened.
+        DataError: it is no card that this m2e can read.
+    """
+    path = folder / CARD_FILE
+    content = read_regular(path, _LARGEST_CARD)
+    try:
+        return ModelCard.from_json(content)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def save_model(folder: Path, models: Mapping[Task, EmotionModel], card: ModelCard) -> None:
@@ -142,11 +179,11 @@ def load_model(folder: Path) -> tuple[dict[Task, EmotionModel], ModelCard]:
         DataError: a file is missing or damaged, or the weights are not those of a model of this config.
     """
     try:
-        card = ModelCard.from_json((folder / CARD_FILE).read_text(encoding="utf-8"))
-        weights = load((folder / WEIGHTS_FILE).read_bytes())
+        card = read_card(folder)
+        weights = load(read_regular(folder / WEIGHTS_FILE, LARGEST_WEIGHTS))
     except OSError as error:
         raise DataError(f"{folder} is no model folder of m2e-train: {error.strerror}: {error.filename}") from error
-    except (ValueError, SafetensorError, DataError) as error:
+    except (SafetensorError, DataError) as error:
         raise DataError(f"{folder} holds no model that this m2e can read: {error}") from error
     foreign = [name for name in weights if name.partition("/")[0] not in card.tasks]
     if foreign or not all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values()):

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
+from m2e.cache.checks import is_number, is_one_of, is_whole, require
 from m2e.cache.errors import DataError
+from m2e.cache.json_files import parse_object
 from m2e.train.losses import KD_LOSSES, TAG_LOSSES, VA_LOSSES
 
 Task = Literal["tags", "valence_arousal"]
@@ -80,32 +82,36 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, accepted in _CHOICES.items():
-            _require(getattr(self, name) in accepted, name, getattr(self, name), f"one of {', '.join(accepted)}")
+            value = getattr(self, name)
+            _require(is_one_of(value, accepted), name, value, f"one of {', '.join(accepted)}")
         for name in _COUNTS:
             value = getattr(self, name)
-            _require(_is_int(value) and 1 <= value <= _LARGEST, name, value, f"a whole number, 1 to {_LARGEST}")
+            _require(is_whole(value, 1, _LARGEST), name, value, f"a whole number, 1 to {_LARGEST}")
         for name in ("patience", "seed"):
             value = getattr(self, name)
-            _require(_is_int(value) and 0 <= value < 2**63, name, value, f"a whole number, 0 to {2**63 - 1}")
+            _require(is_whole(value, 0, 2**63 - 1), name, value, f"a whole number, 0 to {2**63 - 1}")
         for name, most in (("kd_weight", 1.0), ("dropout", 0.9)):
             value = getattr(self, name)
-            _require(_is_number(value) and 0 <= value <= most, name, value, f"a number, 0 to {most}")
+            _require(is_number(value, 0, most), name, value, f"a number, 0 to {most}")
         rate = self.learning_rate
-        _require(_is_number(rate) and 0 < rate <= 1, "learning_rate", rate, "a number above 0, at most 1")
+        _require(is_number(rate, 0, 1) and rate > 0, "learning_rate", rate, "a number above 0, at most 1")
         _require(isinstance(self.mask_padding, bool), "mask_padding", self.mask_padding, "true or false")
         inputs = self.inputs
         _require(
-            bool(inputs) and inputs == tuple(name for name in INPUTS if name in inputs),
+            isinstance(inputs, tuple) and bool(inputs) and inputs == tuple(name for name in INPUTS if name in inputs),
             "inputs",
             inputs,
             f"some of {', '.join(INPUTS)}, in this order",
         )
         layers = self.layers
         _require(
-            bool(layers) and all(_is_int(k) and k >= 0 for k in layers) and len(set(layers)) == len(layers),
+            isinstance(layers, tuple)
+            and bool(layers)
+            and all(is_whole(k, 0) for k in layers)
+            and len(set(layers)) == len(layers),
             "layers",
             layers,
-            "distinct layer numbers, 0 or more",
+            "a tuple of distinct layer numbers, 0 or more",
         )
         width = self.root_dim + self.quality_dim
         if width % self.heads or width % 2:
@@ -132,19 +138,26 @@ class TrainConfig:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """Read what `to_json` wrote.
 
         Raises:
             DataError: not JSON, fields are missing or unknown, or a value is out of range.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
-            if set(values) != {field.name for field in fields(cls)}:
-                raise ValueError(f"its fields are {', '.join(sorted(values))}")
-            return cls(**{**values, "inputs": tuple(values["inputs"]), "layers": tuple(values["layers"])})
-        except (ValueError, TypeError, AttributeError) as error:
+            values = parse_object(text)
+        except ValueError as error:
             raise DataError(f"training config is not readable by this version of m2e: {error}") from error
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Self:
+        """Make it of the values of a JSON object; raises as `from_json`."""
+        if set(values) != {field.name for field in fields(cls)}:
+            named = ", ".join(sorted(values))[:400]
+            raise DataError(f"training config is not readable by this version of m2e: its fields are {named}")
+        lists = {name: values[name] for name in ("inputs", "layers")}
+        return cls(**{**values, **{name: tuple(v) if isinstance(v, list) else v for name, v in lists.items()}})
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -181,13 +194,4 @@ _COUNTS = (
 
 
 def _require(right: bool, name: str, value: object, accepted: str) -> None:
-    if not right:
-        raise DataError(f"training config: {name} is {value!r}; it must be {accepted}")
-
-
-def _is_int(value: object) -> bool:
-    return type(value) is int
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float)
+    require(right, f"training config: {name}", value, accepted)

@@ -306,13 +306,6 @@ def _kept(cache: FeatureCache, tasks: Sequence[Task]) -> tuple[list[int], list[s
     kept = there
     if "valence_arousal" in tasks:
         kept = [i for i in there if not np.isnan(labels.valence_arousal[i]).any()]
-        values = labels.valence_arousal[kept]
-        if ((values < 1) | (values > 9)).any():
-            raise DataError(
-                f"{cache.folder}: valence and arousal must be on 1-9; they reach {values.min():g} to {values.max():g}"
-            )
-    if (labels.tags > 1).any():
-        raise DataError(f"{cache.folder}: tags must be 0 or 1; labels.h5 holds {labels.tags.max()}")
     counts = (
         (unsplit, "are in no split"),
         (len(rows) - len(there), "have no features"),

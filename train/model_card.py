@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from m2e.cache.files import write_atomically
-from m2e.train.checkpoint import CARD_FILE, ModelCard
+from m2e.train.checkpoint import CARD_FILE, ModelCard, read_card
 from m2e.train.results import METRICS, Result
 
 README = "README.md"
@@ -36,7 +36,7 @@ def write_model_cards(out: Path, names: Iterable[str], results: Sequence[Result]
         DataError: a folder cannot be written.
     """
     for name in names:
-        card = ModelCard.from_json((out / name / CARD_FILE).read_text(encoding="utf-8"))
+        card = read_card(out / name)
         own = [result for result in results if name in (result.made.model, "-".join(_made(result)))]
         write_model_card(out / name, card, own)
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from m2e.cache.errors import DataError
+from m2e.cache.regular import read_regular
 from m2e.cache.schema import ExtractionConfig
 from m2e.train.checkpoint import ModelCard, save_model
 from m2e.train.config import Task, TrainConfig
@@ -112,9 +113,7 @@ def read_released(path: Path) -> tuple[dict[Task, EmotionModel], ModelCard]:
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a checked file, and the digest of its bytes."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise _not_released(path, f"it has more than {_LARGEST_FILE // 2**20} MB")
-        content = path.read_bytes()
+        content = read_regular(path, _LARGEST_FILE)
     except OSError as error:
         raise DataError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     try:

@@ -21,12 +21,13 @@ from rich.progress import Progress
 from m2e.cache.console import progress_bar
 from m2e.cache.errors import DataError
 from m2e.cache.files import write_atomically
+from m2e.cache.json_files import read_object, typed
 from m2e.train import distributed
 from m2e.train.checkpoint import ModelCard, load_model, save_model
 from m2e.train.config import TrainConfig
 from m2e.train.data import EmotionData
 from m2e.train.loop import History, Keeper, Trained, train_student, train_teacher
-from m2e.train.state import StateFile, read_history
+from m2e.train.state import LARGEST_HISTORY, StateFile, read_history
 from m2e.train.thresholds import choose_thresholds
 
 HISTORY_FILE = "history.json"
@@ -119,13 +120,13 @@ def load_trained(folder: Path, identity: str, device: torch.device) -> Trained |
     """
     path = folder / HISTORY_FILE
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if about["identity"] != identity:
+        about = read_object(path, LARGEST_HISTORY)
+        if typed(about, "identity", str) != identity:
             return None
-        history = read_history(about["history"])
+        history = read_history(typed(about, "history", dict))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, DataError) as error:
         raise DataError(f"cannot read {path}: {error}. Delete {folder} to train this model again") from error
     try:
         models, _ = load_model(folder)

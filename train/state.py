@@ -18,13 +18,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from m2e.cache.checks import is_whole
 from m2e.cache.errors import DataError
 from m2e.cache.files import write_atomically
+from m2e.cache.json_files import parse_object
+from m2e.cache.regular import open_regular
 from m2e.train import distributed
 from m2e.train.config import TASKS
 from m2e.train.loop import History, Keeper
 
 STATE_FILE = "state.safetensors"
+LARGEST_HISTORY = 1 << 26  # a million epochs
 # At least so long between two writings.
 SECONDS = 15.0
 
@@ -38,10 +42,11 @@ def read_history(values: Any) -> History:
     try:
         history = History(**values)
         losses = [history.training, *history.validation.values()]
-        right = type(history.epochs) is int and len(history.training) == history.epochs
+        right = is_whole(history.epochs, 0) and len(history.training) == history.epochs
+        right &= all(isinstance(series, list) and len(series) in (0, history.epochs) for series in losses)
         right &= all(isinstance(loss, float) for series in losses for loss in series)
         right &= {*history.validation, *history.best_epoch} <= set(TASKS)
-        right &= all(1 <= epoch <= history.epochs for epoch in history.best_epoch.values())
+        right &= all(is_whole(epoch, 1, history.epochs) for epoch in history.best_epoch.values())
     except (TypeError, AttributeError) as error:
         raise ValueError(f"no history of a training: {error}") from error
     if not right:
@@ -65,15 +70,16 @@ class StateFile(Keeper):
 
     def restore(self) -> tuple[dict[str, Tensor], History] | None:
         try:
+            open_regular(self.path).close()  # a pipe would be waited for
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata() or {}
                 if about.get("identity") != self.identity:
                     return None
-                history = read_history(json.loads(about["history"]))
+                history = read_history(parse_object(about["history"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, DataError) as error:
             raise DataError(f"cannot go on from {self.path}: {error}. Delete it to start this model again") from error
         self.on_epoch(history)
         return tensors, history

@@ -185,4 +185,4 @@ def test_a_folder_in_place_of_a_file_is_one_line(folder: Path) -> None:
     for command in ("info", "failures"):
         result = CliRunner().invoke(main, [command, str(folder)])
         assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-        assert "failures-a-1.jsonl: Is a directory" in result.stderr
+        assert "failures-a-1.jsonl is a folder, not a regular file" in result.stderr

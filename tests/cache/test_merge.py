@@ -55,7 +55,7 @@ def test_labels_of_both_are_kept(tmp_path: Path) -> None:
 
 def test_what_cannot_be_one_cache_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     first = part(tmp_path / "a", slice(0, 5))
-    changed = replace(LABELS, valence_arousal=LABELS.valence_arousal + np.float32(0.5))
+    changed = replace(LABELS, valence_arousal=10 - LABELS.valence_arousal)
     others = {
         "other labels": make_cache(tmp_path / "b", changed),
         "another data set": make_cache(tmp_path / "c", make_labels("pmemo", "P", 5)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,3 +128,15 @@ def test_of_several_writers_failures_the_latest_attempt_counts(tmp_path: Path) -
         "a": ("second", 2),
         "c": ("old form", 1),
     }
+
+
+@pytest.mark.parametrize("part", [(0, 0), (1, 1), (-1, 2), (True, 2), ("0", "2"), (0.5, 2)])
+def test_parts_check_themselves(part: tuple[Any, Any]) -> None:
+    with pytest.raises(ValueError, match="counted from 0 to N - 1"):
+        Part(*part)
+
+
+@pytest.mark.parametrize("how", [{"limit": 0}, {"limit": True}, {"limit": "5"}, {"part": (0, 2)}])
+def test_selections_check_themselves(how: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(how))} is .*; it must be"):
+        Selection(**how)

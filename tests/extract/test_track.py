@@ -82,3 +82,26 @@ for i in range(100):
 """
     after_20, after_100 = map(int, subprocess.check_output([sys.executable, "-c", code], text=True).split())
     assert after_100 < after_20 + 20
+
+
+@pytest.mark.parametrize("change", [{"device": "gpu"}, {"device": None}, {"decoders": -1}, {"decoders": True}])
+def test_models_check_themselves(models: Models, change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(change))} is .*; it must be"):
+        replace(models, **change)
+
+
+def test_audio_at_another_rate_than_the_encoders_is_refused(models: Models, tmp_path: Path) -> None:
+    other = replace(models, config=replace(models.config, sample_rate=16_000))
+    with pytest.raises(DataError, match="hears audio of 24000 Hz, and the settings say sample_rate 16000"):
+        extract_track("a", music(tmp_path, 1), other)
+
+
+@pytest.mark.parametrize("layers", [(7, 5), (5, 5), (), (-1, 5)])
+def test_layers_of_an_encoder_ascend(models: Models, layers: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="layers is"):
+        load_encoder(models.encoder_folder, layers)
+
+
+def test_precisions_are_known(models: Models) -> None:
+    with pytest.raises(DataError, match="precision is 'float64'; it must be one of"):
+        load_encoder(models.encoder_folder, (7,), precision="float64")  # type: ignore[arg-type]

@@ -173,7 +173,7 @@ def test_a_file_larger_than_any_table_is_not_read_whole(tmp_path: Path) -> None:
 
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "own.csv")
-    assert "no such file" in refused(str(tmp_path / "own.csv"))
+    assert "own.csv is a pipe, not a regular file" in refused(str(tmp_path / "own.csv"))
 
 
 def test_split_lists(tmp_path: Path) -> None:

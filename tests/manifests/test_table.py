@@ -197,7 +197,7 @@ def test_file_that_is_missing_or_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"own.csv: byte 21 is not UTF-8"):
         load(str(tmp_path / "own.csv"))
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match=r"folder.csv: no such file"):
+    with pytest.raises(DataError, match=r"folder.csv is a folder, not a regular file"):
         load(str(tmp_path / "folder.csv"))
 
 

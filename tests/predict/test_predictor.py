@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from support.workspace import SETS, STUDENT
 from m2e.cache import ChordSequence, DataError, ExtractionConfig, FeatureCache
 from m2e.extract.track import extract_track
 from m2e.predict import Predictor
+from m2e.predict.result import Emotion, Moment, TagScore
 from m2e.predict.setup import prepare
 from m2e.train.checkpoint import load_model
 from m2e.train.data import load_data, open_caches
@@ -151,3 +153,21 @@ def test_a_runs_folder_says_which_model_to_take(workspace: Path) -> None:
         prepare("runs/none/of-them")
     with pytest.raises(DataError, match="no model of m2e-train"):
         prepare(workspace / "music")
+
+
+@pytest.mark.parametrize(
+    ("make", "values"),
+    [
+        (TagScore, ("calm", float("nan"), 0.5)),
+        (TagScore, ("calm", 0.5, 1.5)),
+        (TagScore, (None, 0.5, 0.5)),
+        (Emotion, ((), float("inf"), None)),
+        (Emotion, ((), "5", None)),
+        (Emotion, (["calm"], None, None)),
+        (Moment, (5.0, 1.0, None)),
+        (Moment, (0.0, float("nan"), None)),
+    ],
+)
+def test_results_check_themselves(make: type[Any], values: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match=r"must be|finite"):
+        make(*values)

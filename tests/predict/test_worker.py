@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,12 @@ from support.workspace import STUDENT
 from m2e.cache import DataError
 from m2e.predict.setup import prepare
 from m2e.predict.worker import Limits, Worker
+
+
+@pytest.mark.parametrize("limits", [(0, 1, 1), (1.5, 1, 1), (1, 0, 1), (1, float("nan"), 1), (1, 1, True)])
+def test_limits_check_themselves(limits: tuple[Any, Any, Any]) -> None:
+    with pytest.raises(ValueError, match="it must be"):
+        Limits(*limits)
 
 
 @pytest.mark.long  # each process loads everything anew

@@ -98,6 +98,24 @@ def test_cards_that_do_not_fit_the_weights_are_refused(folder: Path, keys: tuple
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": True},
+        {"tag_names": ["happy", "sad"]},
+        {"tasks": ("valence_arousal", "tags")},
+        {"thresholds": (0.5,)},
+        {"thresholds": (0.5, float("nan"))},
+        {"datasets": ({"name": "mine"},)},
+        {"train": None},
+        {"extraction": {}},
+    ],
+)
+def test_cards_check_themselves(change: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"model card: .* it must be"):
+        replace(CARD, **change)
+
+
 @pytest.mark.parametrize("change", ["missing", "more", "nan", "float64", "cut", "empty", "pickle"])
 def test_weights_that_do_not_fit_are_refused(folder: Path, change: str) -> None:
     path = folder / WEIGHTS_FILE

@@ -51,6 +51,11 @@ def test_presets_differ_as_documented() -> None:
         ("inputs", ("audio",)),
         ("inputs", "mert"),
         ("precision", "float16"),
+        ("precision", ["float32"]),
+        ("tag_loss", {}),
+        ("inputs", ["mert"]),
+        ("layers", [5, 6]),
+        ("learning_rate", "fast"),
         ("heads", 7),
     ],
 )

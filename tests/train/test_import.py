@@ -181,7 +181,7 @@ def edit(path: Path, what: str) -> None:
         ("flipped", "damaged"),
         ("empty", "no PyTorch file"),
         ("text", "no PyTorch file"),
-        ("large", "more than 64 MB"),
+        ("large", "no such file has over"),
         ("compressed", "compressed"),
         ("archive", "more in it than weights, or less"),
     ],
