@@ -211,11 +211,12 @@ def extraction(folder: Path, device: str, small: bool) -> dict[str, Any]:
         with LocalWorkers(SHARING) as workers:
             for outcome in run_tasks(Staged(models, folder / f"cache-{precision}"), tasks, workers):
                 if isinstance(outcome, Busy):
-                    tally.spans += outcome.spans
+                    tally.spans[outcome.gpu] += outcome.spans
                 else:
                     assert isinstance(outcome, str), outcome
                     done.append(time.perf_counter() - started)
-        first, last = min(tally.spans)[0], max(end for _, end in tally.spans)
+        spans = [span for its in tally.spans.values() for span in its]
+        first, last = min(spans)[0], max(end for _, end in spans)
         results[precision] = {
             "segments/s": segments / (last - first),
             "busy": tally.gpu_busy,

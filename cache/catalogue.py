@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DamagedError, DataError, UnreadableError
 from m2e.cache.folders import feature_names
 from m2e.cache.layout import CHORD, INDEX, Records
 from m2e.cache.schema import ExtractionConfig
@@ -31,8 +31,14 @@ class Catalogue:
         index: a row a track, sorted by id [shape=(N,), the fields of INDEX, ids not wider than they need to be].
         files: the files that hold them.
         file: which of `files` each track is read from [shape=(N,)].
-        stored_file, stored_row: every record of every file, with identical copies: the file, and the row of `index`
-            [shape=(M,)].
+        stored_file, stored_row: every record of every file, with those that are not read: the file, and the row of
+            `index` [shape=(M,)].
+        replaced: rows of tracks of which an older record is there, too [shape=(R,)].
+        rounded: rows of tracks of which another record of the same audio is there, as two kinds of processors make
+            them; the one with the lowest digest is read [shape=(R,)].
+        disputed: rows of tracks of which records of different audio are there and nothing says which is newer than the
+            time of their files [shape=(R,)].
+        losers: numbers of the records (as in `stored_file`) that `disputed` ones have beside those that are read.
     """
 
     index: NDArray[Any]
@@ -40,39 +46,61 @@ class Catalogue:
     file: NDArray[np.int32]
     stored_file: NDArray[np.int32]
     stored_row: NDArray[np.int64]
+    replaced: NDArray[np.int64]
+    rounded: NDArray[np.int64]
+    disputed: NDArray[np.int64]
+    losers: NDArray[np.int64]
+
+    @property
+    def generations(self) -> NDArray[np.int64]:
+        """The highest of each track's records [shape=(N,)]."""
+        found = np.zeros(len(self.index), np.int64)
+        of_files = np.array([file.generation for file in self.files], np.int64)
+        if of_files.any():
+            np.maximum.at(found, self.stored_row, of_files[self.stored_file])
+        return found
+
+    @property
+    def notes(self) -> list[str]:
+        """A line on each way in which tracks have several records."""
+        about = (
+            (
+                self.rounded,
+                "have records that differ though their audio does not, as of two kinds of processors",
+                "one",
+            ),
+            (self.disputed, "have records of different audio, made at the same time", "the newer"),
+        )
+        return [
+            f"{len(rows)} tracks {what} (first: {self.index['id'][rows[0]].decode()}): {which} of each is read"
+            for rows, what, which in about
+            if len(rows)
+        ]
 
 
 class ChangedMeanwhile(Exception):
     """A file of the catalogue is gone: a packer replaced it, and a new scan finds its tracks elsewhere."""
 
 
-@dataclass(frozen=True)
-class Problems:
-    """What keeps a folder from being scanned: files that cannot be used, and why; ids of tracks with two records."""
-
-    damaged: dict[Path, str] = field(default_factory=dict)
-    ambiguous: set[str] = field(default_factory=set)
-
-
-def scan(features: Path, config: ExtractionConfig, problems: Problems | None = None) -> Catalogue:
+def scan(features: Path, config: ExtractionConfig, unusable: dict[Path, DataError] | None = None) -> Catalogue:
     """The tracks kept in a features folder, while others may write and pack there.
 
     Args:
         features: the folder.
         config: its settings.
-        problems: takes in what would raise; damaged files are passed over then, and of two records the first is taken.
+        unusable: takes in the files that would raise, and why; they are passed over.
 
     Raises:
-        DataError: a file is damaged, or one track has two different records.
+        UnreadableError, NewerError, DamagedError, DataError: see `open_features`; a damaged file is said with the
+            command that repairs.
     """
     opened: dict[str, tuple[FeatureFile, slice]] = {}
     rows = _GrowingTable()
-    found = problems or Problems()
-    damaged = set[str]()
-    names = feature_names(features)
+    passed_over = set[str]()
+    names = _names(features)
     while True:
         for name in names:
-            if name in opened or name in damaged:
+            if name in opened or name in passed_over:
                 continue
             try:
                 file, table = open_features(features, name, config)
@@ -80,19 +108,35 @@ def scan(features: Path, config: ExtractionConfig, problems: Problems | None = N
             except FileNotFoundError:
                 continue  # the second listing shows what replaced it
             except DataError as error:
-                if problems is None:
-                    raise
-                damaged.add(name)
-                found.damaged[features / name] = str(error)
+                if unusable is None:
+                    raise _with_remedy(error, features) from error
+                passed_over.add(name)
+                unusable[features / name] = error
         # A listing is not of one moment: it can miss a pack that appears meanwhile and the shards that it replaces.
         # Two equal listings cannot.
-        again = feature_names(features)
-        if again == names and opened.keys() | damaged >= set(names):
+        again = _names(features)
+        if again == names and opened.keys() | passed_over >= set(names):
             break
         names = again
     parts = [opened[name] for name in names if name in opened]
     del opened, names, again  # thousands of names, while the next takes most memory
-    return _merge(features, parts, rows.taken, problems)
+    return _merge(parts, rows.taken)
+
+
+def _names(features: Path) -> list[str]:
+    try:
+        return feature_names(features)
+    except OSError as error:
+        raise UnreadableError(f"cannot read {features}: {error.strerror}") from error
+
+
+def _with_remedy(error: DataError, features: Path) -> DataError:
+    if not isinstance(error, DamagedError):
+        return error
+    return DamagedError(
+        f"{error}. `m2e-cache repair {features.parent}` sets damaged files aside, saves what is good in them and says "
+        "what to do again"
+    )
 
 
 class _GrowingTable:
@@ -126,9 +170,7 @@ def _index_dtype(longest_id: int) -> np.dtype[Any]:
     return np.dtype([("id", f"S{width}"), *((name, INDEX[name]) for name in INDEX.names or () if name != "id")])
 
 
-def _merge(
-    features: Path, parts: list[tuple[FeatureFile, slice]], rows: NDArray[Any], problems: Problems | None
-) -> Catalogue:
+def _merge(parts: list[tuple[FeatureFile, slice]], rows: NDArray[Any]) -> Catalogue:
     """Sort the rows of some files by id, in their own memory, and take each track once."""
     files = tuple(file for file, _ in parts)
     sizes = [where.stop - where.start for _, where in parts]
@@ -141,34 +183,80 @@ def _merge(
     ids = rows["id"][order]
     new[1:] = ids[1:] != ids[:-1]
     del ids
-    first = order[new]
+    chosen = order[new]
     row = np.empty(len(rows), np.int64)
     place = np.cumsum(new, dtype=np.int64)
     place -= 1
     row[order] = place
     copies = order[~new]
     del order, new, place
-    differ = copies[(rows["digest"][copies] != rows["digest"][first[row[copies]]]).any(axis=1)]
-    if problems is not None:
-        problems.ambiguous.update(track_id.decode() for track_id in rows["id"][differ].tolist())
-    elif len(differ):
-        one, other = (files[stored_file[number]].path.name for number in (first[row[differ[0]]], differ[0]))
-        raise DataError(
-            f"{features}: track {rows['id'][differ[0]].decode()!r} has two different records, in {one} and {other}: "
-            f"`m2e-cache repair {features.parent}` takes both out, then m2e-extract makes it again"
-        )
+    differ = copies[(rows["digest"][copies] != rows["digest"][chosen[row[copies]]]).any(axis=1)]
+    several = _choose(files, rows, stored_file, row, chosen, np.unique(row[differ]))
     bytes_of_rows = rows.view("u1").reshape(len(rows), rows.itemsize)
     for column in range(0, rows.itemsize, _PIECE_BYTES):  # a piece of all rows at a time: a second index is too much
         piece = bytes_of_rows[:, column : column + _PIECE_BYTES]
-        piece[: len(first)] = piece[first]
-    return Catalogue(rows[: len(first)], files, stored_file[first], stored_file, row)
+        piece[: len(chosen)] = piece[chosen]
+    return Catalogue(rows[: len(chosen)], files, stored_file[chosen], stored_file, row, *several)
+
+
+def _choose(
+    files: tuple[FeatureFile, ...],
+    rows: NDArray[Any],
+    stored_file: NDArray[np.int32],
+    row: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    contested: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Put into `chosen`, for the tracks in `contested`, the record that counts; `replaced`, `rounded`, `disputed` and
+    `losers` of the catalogue."""
+    if not len(contested):
+        return contested, contested, contested, contested
+    among = np.zeros(len(chosen), np.bool_)
+    among[contested] = True
+    members = np.flatnonzero(among[row])
+    generation = np.array([file.generation for file in files])[stored_file[members]]
+    digest = np.ascontiguousarray(rows["digest"][members]).view(">u8")
+    order = np.lexsort((digest[:, 1], digest[:, 0], -generation, row[members]))
+    members, generation, digest = members[order], generation[order], digest[order]
+    starts = np.flatnonzero(np.diff(row[members], prepend=-1))  # the first of each track is the one that counts
+    chosen[contested] = members[starts]
+    group = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(members)))
+    newest = generation == generation[starts][group]
+    audio = rows["audio_sha256"][members]
+    foreign = newest & (audio != audio[starts][group]).any(axis=1)
+    other = newest & (digest != digest[starts][group]).any(axis=1)
+    disputed = np.unique(group[foreign])
+    times: dict[int, int] = {}
+    losers: list[int] = []
+    ends = np.append(starts[1:], len(members))
+    for i in disputed.tolist():
+        peers = members[starts[i] : ends[i]][newest[starts[i] : ends[i]]]
+        written = [_written(files, int(stored_file[peer]), times) for peer in peers.tolist()]
+        winner = peers[int(np.argmax(written))]
+        chosen[contested[i]] = winner
+        losers += peers[(rows["audio_sha256"][peers] != rows["audio_sha256"][winner]).any(axis=1)].tolist()
+    rounded = np.setdiff1d(group[other], disputed)
+    replaced = np.unique(group[~newest])
+    return contested[replaced], contested[rounded], contested[disputed], np.array(losers, np.int64)
+
+
+def _written(files: tuple[FeatureFile, ...], number: int, times: dict[int, int]) -> int:
+    """When a file was, in nanoseconds; long ago for one that is gone."""
+    if number not in times:
+        try:
+            times[number] = files[number].path.stat().st_mtime_ns
+        except OSError:
+            times[number] = 0
+    return times[number]
 
 
 def gather(catalogue: Catalogue, rows: NDArray[np.int64]) -> Records:
     """Read the tracks in `rows` of a catalogue, in that order, and check their digests.
 
     Raises:
-        DataError: a record is not what was written, or segments have different widths.
+        UnreadableError: a file cannot be read.
+        DamagedError: a record is not what was written.
+        DataError: segments have different widths.
         ChangedMeanwhile: a file is gone; scan again.
     """
     index, numbers = catalogue.index[rows].astype(INDEX), catalogue.file[rows]
@@ -194,10 +282,10 @@ def gather(catalogue: Catalogue, rows: NDArray[np.int64]) -> Records:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ESTALE):
                 raise ChangedMeanwhile from error
-            raise DataError(f"cannot read {file.path}: {error.strerror}") from error
+            raise UnreadableError(f"cannot read {file.path}: {error.strerror}") from error
         if not intact.all():
             track = index["id"][group[~intact][0]].decode()
-            raise DataError(
+            raise DamagedError(
                 f"{file.path}: the record of track {track!r} is damaged. `m2e-cache verify --deep` lists what is, "
                 f"`m2e-cache repair {file.path.parent.parent}` sets it aside and says what to do again"
             )

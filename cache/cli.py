@@ -33,7 +33,7 @@ folder_argument = click.argument("folder", type=click.Path(path_type=Path, file_
 features_option = click.option("--features", metavar="PREFIX", help="Which settings, where a folder holds several.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 break_lock_option = click.option(
-    "--break-lock", is_flag=True, help="Take pack.lock from a process that is known to be dead, on another machine."
+    "--break-lock", is_flag=True, help="On a file system without locks: take the one that a dead process left."
 )
 
 
@@ -57,7 +57,7 @@ def info(folder: Path, features: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    for name in ("dataset", "letter", "tracks_in_manifest", "tags", "labels"):
+    for name in ("dataset", "letter", "tracks_in_manifest", "tags", "labels", "table_in"):
         _print_fact(name, facts[name])
     for group in facts["features"]:
         click.echo("")
@@ -65,9 +65,9 @@ def info(folder: Path, features: str | None, as_json: bool) -> None:
             if name == "failed":
                 for failure in value[:_SHOWN]:
                     _print_fact(name, f"{failure['track_id']}: {failure['reason']}")
-            elif name == "environments":
-                for versions in value:
-                    _print_fact("versions", versions)
+            elif name in ("environments", "notes"):
+                for line in value:
+                    _print_fact({"environments": "versions"}.get(name, name), line)
             else:
                 _print_fact(name, value)
     if facts["differ"]:
@@ -87,7 +87,7 @@ def _print_fact(name: str, value: Any) -> None:
 @click.option("--deep", is_flag=True, help="Check every record and chord, not only the digest of each file.")
 @json_option
 def verify(folder: Path, deep: bool, as_json: bool) -> None:
-    """Find damaged files, and the damaged tracks in them; exit 1 where there are any.
+    """Find damaged files, and the damaged tracks in them, and files that cannot be read; exit 1 where there are any.
 
     Each file is compared with the digest in its name.
     """
@@ -97,30 +97,44 @@ def verify(folder: Path, deep: bool, as_json: bool) -> None:
         LOST_SETTINGS,
         feature_files,
         features_folders,
+        read_config,
         without_settings,
     )
     from m2e.cache.labels import read_labels
+    from m2e.cache.reader import scan
     from m2e.cache.verify import Damage, verify
 
     groups = features_folders(folder)
     n = sum(len(feature_files(group)) for group in groups)
-    damage = []
+    found, notes = [], []
     with counting("checking", n, "files") as advance:
         for group in groups:
-            damage += verify(group, deep=deep, advance=advance)
-    damage += [Damage(group / CONFIG_FILE, f"{group.name} {LOST_SETTINGS}") for group in without_settings(folder)]
+            found += verify(group, deep=deep, advance=advance)
+            notes += scan(group, read_config(group), {}).notes
+    found += [
+        Damage(group / CONFIG_FILE, f"{group.name} {LOST_SETTINGS}", (), "foreign")
+        for group in without_settings(folder)
+    ]
     try:
         read_labels(folder)
     except DataError as error:
-        damage.append(Damage(folder / LABELS_FILE, str(error)))
+        found.append(Damage.of(folder / LABELS_FILE, error))
     if as_json:
-        click.echo(json.dumps({"files": n, "damaged": [_as_json(its) for its in damage]}, indent=2))
+        click.echo(json.dumps({"files": n, "damaged": [_as_json(its) for its in found], "notes": notes}, indent=2))
     else:
-        _print_damage(damage)
-    if damage:
+        _print_damage(found)
+    for note in notes:
+        say(note, "note")
+    damaged = sum(its.kind == "damaged" for its in found)
+    if found:
         raise DataError(
-            f"{len(damage)} of {n + 1} files are damaged: `m2e-cache repair {folder}` sets them aside, saves what is "
-            "good and says what to do again"
+            f"{damaged} of {n + 1} files are damaged"
+            + (f", and {len(found) - damaged} cannot be used as they are" if damaged < len(found) else "")
+            + (
+                f": `m2e-cache repair {folder}` sets damaged ones aside, saves what is good and says what to do again"
+                if damaged
+                else ": nothing is known to be lost; make them readable, or update m2e"
+            )
         )
     say(f"{folder}: {n} files are as they were written, and so are the labels.")
 
@@ -131,9 +145,9 @@ def _as_json(damage: Damage) -> dict[str, Any]:
 
 def _print_damage(damage: list[Damage] | tuple[Damage, ...]) -> None:
     for its in damage:
-        click.echo(f"{printable(str(its.path))}\t{printable(its.reason)}")
+        click.echo(f"{printable(str(its.path))}\t{its.kind}\t{printable(its.reason)}")
         for track_id in its.tracks:
-            click.echo(f"  {track_id}")
+            click.echo(f"  {printable(track_id)}")
 
 
 @main.command(epilog="Example: m2e-cache repair features/deam")
@@ -143,8 +157,8 @@ def _print_damage(damage: list[Damage] | tuple[Damage, ...]) -> None:
 def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
     """Set damaged files aside, save the good records in them, and say what to extract again.
 
-    Files move to the folder set-aside beside them; nothing is deleted. Of a track with two different records both are
-    taken out.
+    A file is damaged where its digest is not the one in its name. It moves to the folder set-aside beside it; nothing
+    is deleted. What cannot be read, or was written by a newer m2e, stays where it is.
     """
     from m2e.cache.folders import LOST_SETTINGS, feature_files, features_folders
     from m2e.cache.repair import repair
@@ -153,20 +167,33 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
     with counting("checking", n, "files") as advance:
         done = repair(folder, break_lock=break_lock, advance=advance)
     if as_json:
-        click.echo(json.dumps({**asdict(done), "damage": [_as_json(its) for its in done.damage]}, indent=2))
+        lists = {name: [_as_json(its) for its in getattr(done, name)] for name in ("damage", "left")}
+        click.echo(json.dumps({**asdict(done), **lists}, indent=2))
     else:
-        _print_damage(done.damage)
+        _print_damage((*done.damage, *done.left))
         for track_id in done.redo[:_SHOWN]:
-            click.echo(f"redo  {track_id}")
+            click.echo(f"redo  {printable(track_id)}")
         if len(done.redo) > _SHOWN:
             click.echo(f"redo  and {len(done.redo) - _SHOWN} more")
     for group in done.lost:
         say(f"{group} {LOST_SETTINGS}", "note")
     say(
         f"{folder}: {len(done.damage)} files set aside, {len(done.saved)} tracks saved from them, "
-        f"{len(done.ambiguous)} taken out for having two records, {len(done.redo)} to extract. "
-        + (f"Next: {'; '.join(done.commands)}" if done.commands else "" if done.lost else "Nothing more to do.")
+        + (f"{len(done.left)} left that cannot be used as they are, " if done.left else "")
+        + f"{len(done.redo)} to extract. "
+        + (
+            f"Next: {'; '.join(done.commands)}"
+            if done.commands
+            else ""
+            if done.lost or done.left
+            else "Nothing more to do."
+        )
     )
+    if done.left:
+        raise DataError(
+            f"{len(done.left)} files were left as they are: what cannot be read may be good; make it readable, or update "
+            "m2e"
+        )
 
 
 @main.command(epilog="Example: m2e-cache pack features/deam")
@@ -185,9 +212,12 @@ def pack(folder: Path, features: str | None, break_lock: bool) -> None:
         with counting("packing", None, "tracks") as advance:
             done = pack(group, break_lock=break_lock, advance=advance)
         say(
-            f"{group}: {done.tracks} tracks in {done.packs} packs ({done.written} new, {done.removed} files replaced). "
-            f"Next: m2e-train --cache {folder.parent}"
+            f"{group}: {done.tracks} tracks in {done.packs} packs ({done.written} new, {done.removed} files replaced"
+            + (f", {done.replaced} tracks had an older record" if done.replaced else "")
+            + f"). Next: m2e-train --cache {folder.parent}"
         )
+        for note in done.notes:
+            say(note, "note")
 
 
 @main.command(epilog="Example: m2e-cache merge node1/deam node2/deam --into features/deam")

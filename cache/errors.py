@@ -26,3 +26,19 @@ class DataError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class UnreadableError(DataError):
+    """A file of a cache is there and cannot be read, as its owner or a disk has it; what it holds is unknown."""
+
+
+class NewerError(DataError):
+    """A file of a cache was written by a newer m2e, and is as good as that left it."""
+
+
+class DamagedError(DataError):
+    """A file of a cache is not as any m2e wrote it."""
+
+
+class LockedError(DataError):
+    """Another process holds a cache's lock."""

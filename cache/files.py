@@ -14,12 +14,17 @@ import secrets
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from m2e.cache.errors import DataError
-from m2e.cache.regular import open_regular
+from m2e.cache.flock import try_lock
+from m2e.cache.regular import append_regular, open_regular
 
 _TEMPORARY = ".tmp-"
+# Between making a file and locking it lies a moment; a folder has this name until it is locked.
+_YOUNG_SECONDS = 10.0
+_UNLOCKED = ".new"
 _STALE_SECONDS = 24 * 3600.0
 # What file systems say that cannot reserve space, or cannot sync a folder; neither is a failure of the disk.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -52,13 +57,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def temporary_name() -> str:
-    """A new name that says which process on which host it belongs to, for `remove_stale_temporaries`."""
+    """A new name that says, to people, which process on which host it belongs to."""
     return f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
+        try_lock(descriptor)
         if content and hasattr(os, "posix_fallocate"):
             with _tolerating(*_UNSUPPORTED):
                 os.posix_fallocate(descriptor, 0, len(content))
@@ -96,26 +102,52 @@ class _tolerating(contextlib.AbstractContextManager[None]):
         return isinstance(error, OSError) and error.errno in self._numbers
 
 
-def remove_stale_temporaries(folder: Path) -> None:
-    """Delete the files and folders that killed processes of this host left, and any that are a day old."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        host, _, process = path.name.removeprefix(_TEMPORARY).rpartition("-")[0].rpartition("-")
-        with contextlib.suppress(OSError, ValueError):
-            if is_dead(host, int(process)) or time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+@contextlib.contextmanager
+def temporary_folder(base: Path, mode: int = 0o700) -> Iterator[Path]:
+    """A new folder, its owner's alone, gone after the block; what killed processes left in `base` goes, too.
 
-
-def is_dead(host: str, process: int) -> bool:
-    """Whether a process is known to have ended: it was on this host and is no more."""
-    if host != socket.gethostname():
-        return False
+    Raises:
+        DataError: it cannot be made.
+    """
+    remove_stale_temporaries(base)
+    folder = base / temporary_name()
+    unlocked = folder.with_name(folder.name + _UNLOCKED)
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
+        unlocked.mkdir(mode=mode)
+        descriptor = os.open(unlocked, os.O_RDONLY)
+        try_lock(descriptor)
+        unlocked.rename(folder)
+    except OSError as error:
+        raise DataError(f"cannot write to {base}: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_stale_temporaries(folder: Path) -> None:
+    """Delete the files and folders that killed processes left: those that nobody has locked."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError, DataError):
+            age = time.time() - path.lstat().st_mtime
+            if path.is_dir():
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    if _is_left(descriptor, age, _STALE_SECONDS if path.name.endswith(_UNLOCKED) else 0.0):
+                        shutil.rmtree(path)
+                finally:
+                    os.close(descriptor)
+            else:
+                with append_regular(path) as file:
+                    if _is_left(file.fileno(), age, _YOUNG_SECONDS):
+                        path.unlink()
+
+
+def _is_left(descriptor: int, age: float, least: float) -> bool:
+    """Whether nobody has it locked and it has some age; a day's, where a file system has no locks."""
+    locked = try_lock(descriptor)
+    return locked is not False and age >= (least if locked else _STALE_SECONDS)
 
 
 def content_digest(content: bytes) -> str:

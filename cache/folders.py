@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DamagedError, DataError, NewerError, UnreadableError
 from m2e.cache.files import write_atomically
 from m2e.cache.json_files import MOST_BYTES
 from m2e.cache.regular import read_regular
@@ -98,19 +98,25 @@ def read_config(features: Path) -> ExtractionConfig:
     """The settings of a features folder.
 
     Raises:
-        DataError: it has none, or they do not match its name.
+        UnreadableError, NewerError: see there.
+        DamagedError: they do not match its name.
+        DataError: it has none, or what is there is no regular file.
     """
     path = features / CONFIG_FILE
     try:
         content = read_regular(path, MOST_BYTES)
+    except FileNotFoundError as error:
+        raise DataError(f"{features} is no folder of features: it has no {path.name}") from error
     except OSError as error:
-        raise DataError(f"{features} is no folder of features: cannot read {path.name}: {error.strerror}") from error
+        raise UnreadableError(f"cannot read {path}: {error.strerror}") from error
     try:
-        config = ExtractionConfig.from_json(content)
+        config = ExtractionConfig.from_json(content).of_fingerprint(fingerprint_of(features))
+    except NewerError as error:
+        raise NewerError(f"{path}: {error}") from error
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    if features.name != f"{_PREFIX}{config.fingerprint}":
-        raise DataError(f"{path} does not match its folder's name: it was edited, or made by another version")
+        raise DamagedError(f"{path}: {error}") from error
+    if config is None:
+        raise DamagedError(f"{path} does not match its folder's name: it was edited")
     return config
 
 

@@ -26,10 +26,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DamagedError, NewerError, UnreadableError
 from m2e.cache.regular import open_regular
 
-SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 8 << 30
 _SUPERBLOCK = struct.Struct("<8s4B4QI")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -40,18 +39,22 @@ _HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, Overflow
 
 # name -> (dtype or, for byte strings of any width, "S"; rank)
 Schema = Mapping[str, tuple[np.dtype[Any] | str, int]]
+# Format version -> its schema; the last is what is written.
+Schemas = Mapping[int, Schema]
 
 
-def hdf5_image(datasets: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any] | None = None) -> bytes:
+def hdf5_image(
+    datasets: Mapping[str, NDArray[Any]], version: int, attributes: Mapping[str, Any] | None = None
+) -> bytes:
     """The bytes of an HDF5 file with these contiguous, uncompressed datasets at its root, in this order.
 
-    Equal input gives equal bytes: nothing in the file depends on time, host or process. The attribute
-    ``schema_version`` is added.
+    Equal input gives equal bytes: nothing in the file depends on time, host or process. `version` becomes the attribute
+    ``schema_version``.
     """
     with h5py.File("image.h5", "w", driver="core", backing_store=False, libver="v108") as file:
         for name, values in datasets.items():
             file.create_dataset(name, data=values)
-        for name, value in {"schema_version": SCHEMA_VERSION, **(attributes or {})}.items():
+        for name, value in {"schema_version": version, **(attributes or {})}.items():
             file.attrs[name] = value
         file.flush()
         return file.id.get_file_image()
@@ -73,9 +76,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Contents:
-    """What an open HDF5 file holds, after it was checked: `blocks` of data and numeric root `attributes`."""
+    """What an open HDF5 file of a `version` holds, once checked: `blocks` of data, and numeric root `attributes`."""
 
     path: Path
+    version: int
     blocks: Mapping[str, Block]
     attributes: Mapping[str, NDArray[Any]]
     _file: io.FileIO
@@ -84,35 +88,40 @@ class Contents:
         """All values of a dataset, of the very file that was checked, whatever has its name by now."""
         block = self.blocks[name]
         values = np.empty(block.shape, block.dtype)
-        self._file.seek(block.offset)
-        if block.size and self._file.readinto(values.reshape(-1).view(np.uint8).data) != block.size:
-            raise DataError(f"{self.path} became shorter while it was read")
+        try:
+            self._file.seek(block.offset)
+            read = self._file.readinto(values.reshape(-1).view(np.uint8).data) if block.size else 0
+        except OSError as error:
+            raise UnreadableError(f"cannot read {self.path}: {error.strerror}") from error
+        if read != block.size:
+            raise DamagedError(f"{self.path} became shorter while it was read")
         return values
 
 
 @contextlib.contextmanager
 def inspect(
-    path: Path, schema: Schema, attributes: tuple[str, ...] = (), most_bytes: int = MAX_FILE_BYTES
+    path: Path, schemas: Schemas, attributes: tuple[str, ...] = (), most_bytes: int = MAX_FILE_BYTES
 ) -> Iterator[Contents]:
-    """Check that an HDF5 file holds exactly the datasets of `schema`, stored plainly, and say where they lie.
+    """Check that an HDF5 file holds exactly the datasets of its version's schema, stored plainly, and where they lie.
 
     HDF5's own links, external storage, virtual datasets, filters, attributes of datasets, foreign types and overlapping
     or dangling blocks are refused before any data is touched. The file is open for the length of the block.
 
     Args:
         path: the file.
-        schema: its datasets.
+        schemas: the datasets of each version.
         attributes: numbers that are read where the root has them.
         most_bytes: a longer file is refused.
 
     Raises:
         FileNotFoundError: the file is gone, as when a packer has just replaced it.
-        DataError: the file is damaged, not of this form, or of a newer version.
+        UnreadableError, NewerError, DamagedError: see there; the last also where it is a file of another form.
+        DataError: it is no regular file, or too large.
     """
     while True:
         with contextlib.ExitStack() as stack:
             try:
-                contents = _checked(stack, path, schema, attributes, most_bytes)
+                contents = _checked(stack, path, schemas, attributes, most_bytes)
             except _Replaced:
                 continue
             yield contents
@@ -124,7 +133,7 @@ class _Replaced(Exception):
 
 
 def _checked(
-    stack: contextlib.ExitStack, path: Path, schema: Schema, attributes: tuple[str, ...], most_bytes: int
+    stack: contextlib.ExitStack, path: Path, schemas: Schemas, attributes: tuple[str, ...], most_bytes: int
 ) -> Contents:
     """What the file holds; it stays open until the stack is left."""
     try:
@@ -132,16 +141,18 @@ def _checked(
         size = _check_envelope(path, raw)
         with _opened(path, raw) as file:
             numbers = _attributes(file, ("schema_version", *attributes))
-            _check_version(path, numbers)
-            blocks = _blocks(path, file, schema, size)
+            version = _version(path, numbers, schemas)
+            blocks = _blocks(path, file, schemas[version], size)
     except FileNotFoundError:
         raise
     except _HDF5_ERRORS as error:
         if not os.path.lexists(path):  # HDF5 says "can't retrieve stat info" of a file that vanishes meanwhile
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+        if isinstance(error, OSError) and error.errno:  # the system's, not HDF5's
+            raise UnreadableError(f"cannot read {path}: {os.strerror(error.errno)}") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"cannot read {path}: {reason}. `m2e-cache verify` lists what is damaged") from error
-    return Contents(path, blocks, numbers, raw)
+        raise DamagedError(f"{path} is no HDF5 that can be read: {reason}") from error
+    return Contents(path, version, blocks, numbers, raw)
 
 
 def _check_envelope(path: Path, raw: io.FileIO) -> int:
@@ -149,12 +160,12 @@ def _check_envelope(path: Path, raw: io.FileIO) -> int:
     size = os.fstat(raw.fileno()).st_size
     head = raw.read(_SUPERBLOCK.size)
     if head[:8] != _SIGNATURE or len(head) < _SUPERBLOCK.size or head[8] not in (2, 3):
-        raise DataError(f"{path} is not a cache file of m2e (no HDF5 signature of version 2 or 3)")
+        raise DamagedError(f"{path} is not a cache file of m2e (no HDF5 signature of version 2 or 3)")
     _, _, offsets, lengths, _, base, extension, end, _, _ = _SUPERBLOCK.unpack(head)
     if (offsets, lengths, base, extension) != (8, 8, 0, _UNDEFINED):
-        raise DataError(f"{path} has an HDF5 superblock unlike those of m2e")
+        raise DamagedError(f"{path} has an HDF5 superblock unlike those of m2e")
     if end != size:
-        raise DataError(f"{path} has {size} bytes and should have {end}: it is truncated or was added to")
+        raise DamagedError(f"{path} has {size} bytes and should have {end}: it is truncated or was added to")
     return size
 
 
@@ -187,40 +198,39 @@ def _attributes(file: Any, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _check_version(path: Path, attributes: Mapping[str, NDArray[Any]]) -> None:
+def _version(path: Path, attributes: Mapping[str, NDArray[Any]], schemas: Schemas) -> int:
     version = attributes.get("schema_version")
     if version is None or version.shape or version.dtype.kind not in "iu":
-        raise DataError(f"{path} is not a cache file of m2e: it has no schema_version")
-    if version > SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has format version {version}; this m2e reads up to version {SCHEMA_VERSION}: update m2e"
-        )
-    if version < 1:
-        raise DataError(f"{path} has format version {version}, which no m2e has written")
+        raise DamagedError(f"{path} is not a cache file of m2e: it has no schema_version")
+    if version > max(schemas):
+        raise NewerError(f"{path} has format version {version}; this m2e reads up to {max(schemas)}: update m2e")
+    if int(version) not in schemas:
+        raise DamagedError(f"{path} has format version {version}, which no m2e has written")
+    return int(version)
 
 
 def _blocks(path: Path, file: Any, schema: Schema, size: int) -> dict[str, Block]:
     root = h5py.h5g.open(file, b"/")
     if root.get_num_objs() != len(schema):
-        raise DataError(f"{path} holds {root.get_num_objs()} objects, not {sorted(schema)}: not a cache file of m2e")
+        raise DamagedError(f"{path} holds {root.get_num_objs()} objects, not {sorted(schema)}: not a cache file of m2e")
     blocks = {}
     for name, (dtype, rank) in schema.items():
         if not root.links.exists(name.encode()):
-            raise DataError(f"{path} has no dataset {name!r}: not a cache file of m2e")
+            raise DamagedError(f"{path} has no dataset {name!r}: not a cache file of m2e")
         if root.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise DataError(f"{path}: {name} is a link to elsewhere, which no cache file has")
+            raise DamagedError(f"{path}: {name} is a link to elsewhere, which no cache file has")
         dataset = h5py.h5o.open(root, name.encode())
         if not isinstance(dataset, h5py.h5d.DatasetID):
-            raise DataError(f"{path}: {name} is not a dataset")
+            raise DamagedError(f"{path}: {name} is not a dataset")
         block = _block(dataset, dtype, rank)
         if block is None:
-            raise DataError(f"{path}: {name} is not stored as m2e stores it ({dtype}, {rank} axes, contiguous)")
+            raise DamagedError(f"{path}: {name} is not stored as m2e stores it ({dtype}, {rank} axes, contiguous)")
         if block.size and (block.offset < _SUPERBLOCK.size or block.offset + block.size > size):
-            raise DataError(f"{path}: {name} lies outside the file; it is truncated or forged")
+            raise DamagedError(f"{path}: {name} lies outside the file; it is truncated or forged")
         blocks[name] = block
     inside = sorted((block.offset, block.offset + block.size) for block in blocks.values() if block.size)
     if any(end > start for (_, end), (start, _) in pairwise(inside)):
-        raise DataError(f"{path}: its datasets overlap; it is damaged or forged")
+        raise DamagedError(f"{path}: its datasets overlap; it is damaged or forged")
     return blocks
 
 

@@ -35,6 +35,7 @@ def cache_facts(folder: Path, features: str | None = None) -> dict[str, Any]:
         "tracks_in_manifest": len(labels.track_ids),
         "tags": len(labels.tag_names),
         "labels": labels.provenance,
+        "table_in": labels.source.root if labels.source else "",
         "features": [
             _feature_facts(FeatureCache(folder, path, config, labels), path)
             for path, config in zip(chosen, configs, strict=True)
@@ -57,6 +58,7 @@ def _feature_facts(cache: FeatureCache, features: Path) -> dict[str, Any]:
         "packs": sum(path.name.startswith("pack-") for path in files),
         "shards": sum(path.name.startswith("shard-") for path in files),
         "bytes": sum(path.stat().st_size for path in files),
+        "notes": cache.notes,
         "config": json.loads(cache.config.to_json()),
         "environments": read_provenance(features),
     }

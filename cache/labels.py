@@ -10,16 +10,17 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DamagedError, DataError
 from m2e.cache.files import write_atomically
 from m2e.cache.folders import LABELS_FILE
-from m2e.cache.hdf5 import Schema, hdf5_image, inspect
-from m2e.cache.schema import SPLITS, Labels
+from m2e.cache.hdf5 import Schema, Schemas, hdf5_image, inspect
+from m2e.cache.schema import SPLITS, Labels, Source
 
 _NO_SPLIT = len(SPLITS)
 _MOST_BYTES = 1 << 30  # it is read whole; a million tracks take about 300 MB
-_AGAIN = "Running m2e-extract again, or m2e-cache relabel, rewrites it"
-_SCHEMA: Schema = {
+_AGAIN = "`m2e-cache repair` sets it aside; then m2e-extract, or m2e-cache relabel, writes it again"
+_VERSION = 2
+_FORMER: Schema = {
     "dataset": ("S", 1),
     "letter": ("S", 1),
     "provenance": ("S", 1),
@@ -31,6 +32,8 @@ _SCHEMA: Schema = {
     "clip_group": ("S", 1),
     "artist": ("S", 1),
 }
+_SCHEMA: Schema = {**_FORMER, "root": ("S", 1), "rows": ("S", 1)}
+_SCHEMAS: Schemas = {1: _FORMER, _VERSION: _SCHEMA}
 
 
 def write_labels(folder: Path, labels: Labels) -> None:
@@ -51,27 +54,34 @@ def write_labels(folder: Path, labels: Labels) -> None:
         "valence_arousal": labels.valence_arousal.astype("<f4"),
         "clip_group": _encode(labels.clip_group),
         "artist": _encode(labels.artist),
+        "root": _encode([labels.source.root] if labels.source else []),
+        "rows": _encode([labels.source.rows] if labels.source else []),
     }
-    write_atomically(folder / LABELS_FILE, hdf5_image(datasets, {"digest": _digest(datasets)}))
+    write_atomically(folder / LABELS_FILE, hdf5_image(datasets, _VERSION, {"digest": _digest(datasets, _SCHEMA)}))
 
 
 def read_labels(folder: Path) -> Labels:
     """Read labels.h5 of a data set's cache folder.
 
     Raises:
-        DataError: there is none, or it is damaged or of a newer version.
+        UnreadableError, NewerError, DamagedError: see there.
+        DataError: there is none.
     """
     path = folder / LABELS_FILE
     try:
-        with inspect(path, _SCHEMA, ("digest",), _MOST_BYTES) as contents:
-            values = {name: contents.read(name) for name in _SCHEMA}
+        with inspect(path, _SCHEMAS, ("digest",), _MOST_BYTES) as contents:
+            schema = _SCHEMAS[contents.version]
+            values = {name: contents.read(name) for name in schema}
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} is no cache of a data set: it has no {LABELS_FILE}. `m2e-extract` makes one"
         ) from error
-    if not np.array_equal(contents.attributes.get("digest", np.zeros(0)), _digest(values)):
-        raise DataError(f"{path} is damaged: its digest differs. {_AGAIN}")
+    except DamagedError as error:
+        raise DamagedError(f"{error}. {_AGAIN}") from error
+    if not np.array_equal(contents.attributes.get("digest", np.zeros(0)), _digest(values, schema)):
+        raise DamagedError(f"{path} is damaged: its digest differs. {_AGAIN}")
     try:
+        root, rows = (_decode(values[name]) if name in values else () for name in ("root", "rows"))
         return Labels(
             dataset=_decode(values["dataset"])[0],
             letter=_decode(values["letter"])[0],
@@ -83,15 +93,16 @@ def read_labels(folder: Path) -> Labels:
             valence_arousal=values["valence_arousal"],
             clip_group=_decode(values["clip_group"]),
             artist=_decode(values["artist"]),
+            source=Source(root[0], rows[0]) if root else None,
         )
     except (ValueError, IndexError) as error:
-        raise DataError(f"{path} is damaged: {error}. {_AGAIN}") from error
+        raise DamagedError(f"{path} is damaged: {error}. {_AGAIN}") from error
 
 
-def _digest(datasets: Mapping[str, NDArray[Any]]) -> NDArray[np.uint64]:
+def _digest(datasets: Mapping[str, NDArray[Any]], schema: Schema) -> NDArray[np.uint64]:
     """XXH3, 128 bits, seed 0, of the datasets' bytes in the order of the schema: its high and its low half."""
     digest = xxhash.xxh3_128()
-    for name in _SCHEMA:
+    for name in schema:
         digest.update(datasets[name].tobytes())
     return np.frombuffer(digest.digest(), ">u8").astype("<u8")
 

@@ -6,6 +6,9 @@ A feature file is immutable and named by its own digest: ``shard-<digest>.h5`` a
 - embeddings [S, L, D] float16: segments of all tracks, a track's in time order;
 - chords [C]: start and end in seconds, root and quality as in m2e.cache.harmony;
 - index [T]: a row a track, sorted by id.
+
+Where two files hold a track, the record of the higher generation counts: a root attribute, 0 where it is missing, which
+a writer sets when it does tracks again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 
 from m2e.cache.files import content_digest
 from m2e.cache.harmony import MODES, unsound_chords
-from m2e.cache.hdf5 import Schema, hdf5_image
+from m2e.cache.hdf5 import Schemas, hdf5_image
 from m2e.cache.schema import MAX_ID_BYTES, ExtractionConfig, TrackFeatures
 
 Kind = Literal["shard", "pack"]
@@ -43,7 +46,8 @@ INDEX = np.dtype(
 )
 _DIGESTED_BYTES = INDEX.fields["digest"][1] if INDEX.fields else 0
 NO_KEY = -1
-SCHEMA: Schema = {"embeddings": (np.dtype("<f2"), 3), "chords": (CHORD, 1), "index": (INDEX, 1)}
+VERSION = 1
+SCHEMAS: Schemas = {VERSION: {"embeddings": (np.dtype("<f2"), 3), "chords": (CHORD, 1), "index": (INDEX, 1)}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,18 +108,36 @@ def join(parts: Iterable[Records]) -> Records:
     )
 
 
-def feature_image(records: Records, config: ExtractionConfig) -> bytes:
-    """The bytes of a feature file with these tracks, which are sorted by id."""
+def select(records: Records, rows: NDArray[np.int64]) -> Records:
+    """The tracks in `rows`, ascending, of a file's records."""
+    segment, chord = (
+        np.concatenate([np.arange(first, first + count) for first, count in zip(*pair, strict=True)] or [rows[:0]])
+        for pair in (
+            (records.index["first_segment"][rows].tolist(), records.index["segments"][rows].tolist()),
+            (records.index["first_chord"][rows].tolist(), records.index["chords"][rows].tolist()),
+        )
+    )
+    return Records(records.index[rows], records.embeddings[segment], records.chords[chord])
+
+
+def feature_image(records: Records, config: ExtractionConfig, generation: int = 0) -> bytes:
+    """The bytes of a feature file with these tracks, which are sorted by id.
+
+    Args:
+        generation: higher than that of every file whose record of one of the tracks this one replaces.
+    """
     index = records.index.copy()
     for count, first in (("segments", "first_segment"), ("chords", "first_chord")):
         index[first] = np.cumsum(index[count].astype("u8")) - index[count]
     return hdf5_image(
         {"embeddings": records.embeddings, "chords": records.chords, "index": index},
+        VERSION,
         {
             "layers": np.array(config.layers, "<i8"),
             "sample_rate": config.sample_rate,
             "segment_seconds": config.segment_seconds,
             "fingerprint": np.uint64(int(config.fingerprint, 16)),
+            **({"generation": np.uint64(generation)} if generation else {}),
         },
     )
 

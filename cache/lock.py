@@ -1,116 +1,97 @@
-"""One at a time: what replaces files of a cache holds its pack.lock. Readers and writers of new files need no lock."""
+"""One at a time: what replaces files of a cache holds its pack.lock. Readers and writers of new files need no lock.
+
+The lock is the kernel's, on a file that stays; the file says who has it, for people. Where a file system has no such
+locks, a second file stands for it while it is held, and nobody can tell whether its owner is alive: only a user can.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2e.cache.errors import DataError
-from m2e.cache.files import is_dead, temporary_name
-from m2e.cache.regular import read_regular
+from m2e.cache.errors import DataError, LockedError
+from m2e.cache.flock import try_lock
+from m2e.cache.regular import append_regular, read_regular
 
 LOCK_FILE = "pack.lock"
+_STAND_IN = "pack.lock.held"
 _MOST_BYTES = 4096
-# A lock without an owner is being written, or its owner was killed before it wrote its name.
-_NAMELESS_SECONDS = 10.0
+_PAUSE_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def pack_lock(folder: Path, break_lock: bool = False) -> Iterator[None]:
-    """Hold pack.lock of a data set's cache folder while its files are packed, forgotten, merged or relabelled.
-
-    A lock whose process is dead, on this host, is taken over.
+def pack_lock(folder: Path, break_lock: bool = False, wait: float = 0.0) -> Iterator[None]:
+    """Hold pack.lock of a data set's cache folder while its files are packed, merged, repaired or relabelled.
 
     Args:
         folder: the data set's folder, such as ``features/deam``.
-        break_lock: take the lock whoever holds it.
+        break_lock: where the file system has no locks, take it whoever left it.
+        wait: seconds for another process to let it go.
 
     Raises:
-        DataError: another process holds it, or the folder cannot be written.
+        LockedError: another process holds it.
+        DataError: the folder cannot be written.
     """
     path = folder / LOCK_FILE
-    mine = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(4)}\n"
-    while not _take(path, mine):
-        owner = _read(path)
-        if owner is None:
-            continue  # it was let go just now
-        if not break_lock and not _is_stale(path, owner):
-            host, _, process = owner.rpartition(" ")[0].partition(" ")
-            by = f"process {process} on {host}" if process else "a process that has just begun"
-            raise DataError(
-                f"{folder} is being packed, merged or relabelled by {by}: wait, or where that is dead run again with "
-                f"--break-lock (the lock is {path})"
-            )
-        break_lock = False
-        _take_away(path, owner)
+    deadline = time.monotonic() + wait
     try:
+        file = append_regular(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    with file:
+        while (locked := try_lock(file.fileno())) is False:
+            if time.monotonic() > deadline:
+                raise LockedError(f"{folder} is being packed, merged or relabelled by {_owner(path)}: wait for it")
+            time.sleep(_PAUSE_SECONDS)
+        with contextlib.nullcontext() if locked else _stand_in(folder, break_lock, deadline):
+            with contextlib.suppress(OSError):  # a note for people
+                os.ftruncate(file.fileno(), 0)
+                file.write(_me())
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file.fileno(), 0)
+
+
+@contextlib.contextmanager
+def _stand_in(folder: Path, break_lock: bool, deadline: float) -> Iterator[None]:
+    path = folder / _STAND_IN
+    if break_lock:
+        path.unlink(missing_ok=True)
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            break
+        except FileExistsError:
+            if time.monotonic() > deadline:
+                raise LockedError(
+                    f"{folder} is being packed, merged or relabelled by {_owner(path)}: wait, or where that is dead "
+                    f"run again with --break-lock (the lock is {path}, on a file system that has none of its own)"
+                ) from None
+            time.sleep(_PAUSE_SECONDS)
+        except OSError as error:
+            raise DataError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with contextlib.suppress(OSError):
+            os.write(descriptor, _me())
         yield
     finally:
-        if _read(path) == mine:
-            _remove(path)
-
-
-def _take(path: Path, mine: str) -> bool:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        os.write(descriptor, mine.encode())
-    except OSError as error:
-        path.unlink()
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
-    finally:
         os.close(descriptor)
-    return True
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return read_regular(path, _MOST_BYTES).decode(errors="replace")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _is_stale(path: Path, owner: str) -> bool:
-    try:
-        host, process, _ = owner.split()
-        return is_dead(host, int(process))
-    except ValueError:
-        with contextlib.suppress(FileNotFoundError):
-            return time.time() - path.stat().st_mtime > _NAMELESS_SECONDS
-        return False
-
-
-def _remove(path: Path) -> None:
-    try:
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot remove {path}: {error.strerror}") from error
 
 
-def _take_away(path: Path, owner: str) -> None:
-    """Remove the lock of `owner` and no other, though others may do the same at this moment.
+def _me() -> bytes:
+    return f"{socket.gethostname()} {os.getpid()}\n".encode()
 
-    It is moved aside, read again, and put back where it is not theirs.
-    """
-    aside = path.with_name(temporary_name())
+
+def _owner(path: Path) -> str:
     try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise DataError(f"cannot remove {path}: {error.strerror}") from error
-    if _read(aside) != owner:
-        with contextlib.suppress(OSError):
-            os.link(aside, path)
-    _remove(aside)
+        host, _, process = read_regular(path, _MOST_BYTES).decode(errors="replace").strip().rpartition(" ")
+    except (OSError, DataError):
+        host = ""
+    return f"process {process} on {host}" if host else "another process"

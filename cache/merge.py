@@ -48,43 +48,47 @@ def merge(
 ) -> Merged:
     """Copy what `sources` hold into the cache `into`, which is made where it does not exist; sources stay.
 
-    All must be of one data set and one group of settings, with the same labels for the same tracks. Everything is
-    compared before anything is copied.
+    All must be of one data set and one group of settings, with the same labels and the same audio for the same tracks.
+    Everything is compared before anything is copied.
 
     Args:
         sources: data sets' folders, such as ``node1/deam``, ``node2/deam``.
         into: the data set's folder that takes them in.
         features: the beginning of a fingerprint, where a source holds features of several settings.
-        break_lock: take the target's pack.lock whoever holds it.
+        break_lock: see `pack_lock`, of the target.
         advance: called with 1 after each feature file of a source.
 
     Raises:
-        DataError: a source is damaged or of another data set or other settings, labels differ, a track has two
-            different records, or the target cannot be written.
+        LockedError: somebody packs there.
+        DataError: a source is damaged or of another data set or other settings, labels differ, a track has records of
+            different audio, or the target cannot be written.
     """
     folders = [one_features_folder(source, features) for source in sources]
     config = read_config(folders[0])
     labels = read_labels(sources[0])
     for source, folder in zip(sources[1:], folders[1:], strict=True):
-        if differs := read_config(folder).differences(config):
+        its = read_config(folder)
+        if differs := its.differences(config):
             raise DataError(f"{source} and {sources[0]} were made with different settings: {'; '.join(differs)}")
+        if its.fingerprint != config.fingerprint:
+            raise DataError(f"{source} and {sources[0]} were made by different versions of m2e: merge those of one")
         labels = _together(labels, read_labels(source), source)
-    if (into / LABELS_FILE).exists():
-        labels = _together(read_labels(into), labels, into)
     target = features_folder(into, config)
     try:
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make {into}: {error.strerror}") from error
     with pack_lock(into, break_lock):
+        if (into / LABELS_FILE).exists():
+            labels = _together(read_labels(into), labels, into)
         before = _records(target, config)
         after = dict(before)
         for folder in folders:
-            for track_id, digest in _records(folder, config).items():
-                if after.setdefault(track_id, digest) != digest:
+            for track_id, audio in _records(folder, config).items():
+                if after.setdefault(track_id, audio) != audio:
                     raise DataError(
-                        f"{folder}: track {track_id.decode()!r} has another record there than elsewhere: take it out "
-                        f"of one of them, or extract it again"
+                        f"{folder}: track {track_id.decode()!r} has another record there than elsewhere, of other "
+                        "audio: extract it again where its audio is not the right one (m2e-extract --check-audio)"
                     )
         write_labels(into, labels)
         if not (target / CONFIG_FILE).exists():
@@ -94,8 +98,9 @@ def merge(
 
 
 def _records(features: Path, config: ExtractionConfig) -> dict[bytes, bytes]:
+    """The digest of each track's audio: of one audio two processors' records may differ in their last bits."""
     index = scan(features, config).index
-    return dict(zip(index["id"].tolist(), (digest.tobytes() for digest in index["digest"]), strict=True))
+    return dict(zip(index["id"].tolist(), (digest.tobytes() for digest in index["audio_sha256"]), strict=True))
 
 
 def _copy(source: Path, target: Path, config: ExtractionConfig, advance: Callable[[int], None]) -> int:
@@ -154,6 +159,7 @@ def _together(ours: Labels, theirs: Labels, where: Path) -> Labels:
         clip_group=both("clip_group"),
         artist=both("artist"),
         provenance="; ".join(dict.fromkeys((ours.provenance, theirs.provenance))),
+        source=ours.source,
     )
 
 

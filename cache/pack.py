@@ -1,12 +1,12 @@
-"""Replacing feature files: many shards become few packs, and tracks are taken out.
+"""Many shards become few packs, and of a track with several records one stays.
 
-Both hold pack.lock, write and check the new files first, and only then remove the old: at any moment every track is
-in at least one file, and a scan that meets it twice takes it once.
+New files are written and checked first, and only then are the old ones removed: at any moment the record that counts
+is in at least one file, and a scan that meets others beside it finds the same one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from m2e.cache.catalogue import Catalogue, ChangedMeanwhile, gather, scan
 from m2e.cache.errors import DataError
 from m2e.cache.files import is_intact, remove_stale_temporaries, write_atomically
-from m2e.cache.folders import read_config
-from m2e.cache.layout import INDEX, Kind, Records, feature_image, feature_name
+from m2e.cache.folders import SET_ASIDE, read_config
+from m2e.cache.layout import Kind, Records, feature_image, feature_name, select
 from m2e.cache.lock import pack_lock
 from m2e.cache.schema import ExtractionConfig
 from m2e.cache.stored import read_file
@@ -29,32 +29,48 @@ PACK_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Packed:
-    """What `pack` did: tracks in the folder, packs there now, packs newly written, files removed."""
+    """What `pack` did.
+
+    Attributes:
+        tracks: in the folder.
+        packs: there now.
+        written: packs that are new.
+        removed: files that went.
+        replaced: tracks whose older record went with them.
+        notes: a line each on tracks that had several records for another reason.
+    """
 
     tracks: int
     packs: int
     written: int
     removed: int
+    replaced: int
+    notes: tuple[str, ...]
 
 
 def pack(
-    features: Path, *, break_lock: bool = False, advance: Callable[[int, int], None] = lambda tracks, total: None
+    features: Path,
+    *,
+    break_lock: bool = False,
+    wait: float = 0.0,
+    advance: Callable[[int, int], None] = lambda tracks, total: None,
 ) -> Packed:
     """Put the shards of a features folder into packs of up to 1,024 tracks in order of their ids.
 
-    The same tracks give the same packs, byte for byte, whatever the order and number of the writers. Identical
-    copies of a track collapse. Packs that are already as they should be stay; others may write shards meanwhile.
+    The same tracks give the same packs, byte for byte, whatever the order and number of the writers. Of a track with
+    several records one stays, see `m2e.cache.catalogue`. Packs that are already as they should be stay; others may
+    write shards meanwhile.
 
     Args:
         features: the folder of one group of settings, such as ``features/deam/features-0123456789abcdef``.
-        break_lock: take pack.lock whoever holds it.
+        break_lock, wait: see `pack_lock`.
         advance: called with the number of tracks that were just put into packs, and that of all.
 
     Raises:
-        DataError: somebody else packs, a file is damaged, a track has two different records, or the disk is full.
-            No source of an unfinished pack is removed.
+        LockedError: somebody else packs.
+        DataError: a file is damaged or cannot be read, or the disk is full. No source of an unfinished pack is removed.
     """
-    with pack_lock(features.parent, break_lock):
+    with pack_lock(features.parent, break_lock, wait):
         remove_stale_temporaries(features)
         remove_stale_temporaries(features.parent)
         config = read_config(features)
@@ -64,6 +80,9 @@ def pack(
         last = np.full(len(catalogue.files), -1)
         np.maximum.at(last, catalogue.stored_file, catalogue.stored_row)
         waiting = set(range(len(catalogue.files))) - set(there.values())
+        # Packs are of generation 0: what says that a record is newer must outlive all that is older.
+        newer = {number for number in waiting if catalogue.files[number].generation}
+        waiting -= newer
         written = removed = 0
         for start, stop in bounds:
             done = {number for number in waiting if last[number] < stop}
@@ -72,46 +91,32 @@ def pack(
                 path = replace(features, config, _gather(catalogue, np.arange(start, stop)), "pack")
                 written += 1
                 done = {number for number in done if catalogue.files[number].path != path}
-            _remove(catalogue, done)
+            _keep_losers(features, config, catalogue, done)
+            _remove(catalogue, sorted(done))
             removed += len(done)
             advance(stop - start, len(catalogue.index))
-        return Packed(len(catalogue.index), len(bounds), written, removed)
+        _keep_losers(features, config, catalogue, newer)
+        _remove(catalogue, sorted(newer, key=lambda number: catalogue.files[number].generation))
+        return Packed(
+            len(catalogue.index),
+            len(bounds),
+            written,
+            removed + len(newer),
+            len(catalogue.replaced),
+            tuple(catalogue.notes),
+        )
 
 
-def forget(features: Path, track_ids: Collection[str], *, break_lock: bool = False) -> int:
-    """Take tracks out of a features folder: the files that hold them are written again without them.
-
-    Args:
-        features: the folder of one group of settings; one that does not exist holds none of the tracks.
-        track_ids: what to take out; ids that are not there are passed over.
-        break_lock: take pack.lock whoever holds it.
-
-    Returns:
-        How many tracks were there.
-
-    Raises:
-        DataError: somebody packs, a file is damaged, or the disk is full.
-    """
-    if not track_ids or not features.is_dir():
-        return 0
-    with pack_lock(features.parent, break_lock):
-        config = read_config(features)
-        return forget_locked(features, config, scan(features, config), track_ids)
-
-
-def forget_locked(features: Path, config: ExtractionConfig, catalogue: Catalogue, track_ids: Collection[str]) -> int:
-    """`forget`, for a caller that holds pack.lock and has scanned."""
-    wanted = np.array([track_id.encode() for track_id in track_ids], INDEX["id"])
-    unwanted = np.isin(catalogue.index["id"], wanted)
-    numbers = np.unique(catalogue.stored_file[unwanted[catalogue.stored_row]]).tolist()
-    for number in numbers:
-        # A track with a copy elsewhere is read, and kept, there.
-        left = np.flatnonzero((catalogue.file == number) & ~unwanted)
-        if len(left):
-            kind: Kind = "pack" if catalogue.files[number].path.name.startswith("pack-") else "shard"
-            replace(features, config, _gather(catalogue, left), kind)
-        _remove(catalogue, {number})
-    return int(unwanted.sum())
+def _keep_losers(features: Path, config: ExtractionConfig, catalogue: Catalogue, numbers: set[int]) -> None:
+    """Put records of other audio, which nothing but the time of their files has decided against, where a person can
+    find them: they are about to be removed."""
+    for number in numbers & set(catalogue.stored_file[catalogue.losers].tolist()):
+        rows = set(catalogue.stored_row[catalogue.losers[catalogue.stored_file[catalogue.losers] == number]].tolist())
+        records, _ = read_file(catalogue.files[number].path, config)
+        ids = catalogue.index["id"][sorted(rows)]
+        chosen = np.flatnonzero(np.isin(records.index["id"], ids))
+        image = feature_image(select(records, chosen), config)
+        write_atomically(features / SET_ASIDE / feature_name("shard", image), image)
 
 
 def replace(features: Path, config: ExtractionConfig, records: Records, kind: Kind) -> Path:
@@ -163,7 +168,7 @@ def _already_packed(catalogue: Catalogue, bounds: list[tuple[int, int]]) -> dict
     return there
 
 
-def _remove(catalogue: Catalogue, numbers: set[int]) -> None:
+def _remove(catalogue: Catalogue, numbers: Iterable[int]) -> None:
     for number in numbers:
         path = catalogue.files[number].path
         try:

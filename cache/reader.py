@@ -116,6 +116,11 @@ class FeatureCache:
         return self.config.layers
 
     @property
+    def notes(self) -> list[str]:
+        """A line on each way in which tracks have several records, of which one is read."""
+        return self._catalogue.notes
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Split of each track of `track_ids`; "" for one in no split, or no longer in the manifest."""
         split = dict(zip(self.labels.track_ids, self.labels.splits, strict=True))

@@ -1,13 +1,18 @@
-"""Setting damage aside and saving what can be saved, so that m2e-extract can make the rest again."""
+"""Setting damage aside and saving what can be saved, so that m2e-extract can make the rest again.
+
+A file moves only where its digest is not the one in its name. What cannot be read, or is a newer m2e's, stays where it
+is: nobody knows that it is not good.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from dataclasses import replace as replaced
 from pathlib import Path
 
-from m2e.cache.catalogue import Problems, scan
+from m2e.cache.catalogue import scan
 from m2e.cache.errors import DataError
 from m2e.cache.failures import read_failures
 from m2e.cache.files import remove_stale_temporaries
@@ -15,7 +20,7 @@ from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, SET_ASIDE, features_fold
 from m2e.cache.labels import read_labels
 from m2e.cache.layout import Records, join
 from m2e.cache.lock import pack_lock
-from m2e.cache.pack import forget_locked, replace
+from m2e.cache.pack import replace
 from m2e.cache.schema import ExtractionConfig
 from m2e.cache.verify import Damage, sound_records, verify
 
@@ -25,17 +30,17 @@ class Repaired:
     """What `repair` did in a data set's folder.
 
     Attributes:
-        damage: the files that were set aside.
+        damage: the files that were set aside, where they are now.
+        left: files that are not as they should be and stay where they are.
         saved: ids of tracks whose records were good in a damaged file.
-        ambiguous: ids of tracks that had two different records, both taken out.
         lost: features folders that hold features but no settings now.
         redo: ids of tracks that have neither features nor a known failure now, where the labels tell.
         commands: what makes them again, one for each group of settings.
     """
 
     damage: tuple[Damage, ...]
+    left: tuple[Damage, ...]
     saved: tuple[str, ...]
-    ambiguous: tuple[str, ...]
     lost: tuple[str, ...]
     redo: tuple[str, ...]
     commands: tuple[str, ...]
@@ -48,48 +53,45 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
 
     Args:
         folder: the data set's folder, such as ``features/deam``.
-        break_lock: take pack.lock whoever holds it.
+        break_lock: see `pack_lock`.
         advance: called with 1 after each feature file.
 
     Raises:
-        DataError: it is no cache, somebody packs, or it cannot be written.
+        LockedError: somebody packs.
+        DataError: it is no cache, or it cannot be written.
     """
     with pack_lock(folder, break_lock):
         remove_stale_temporaries(folder)
-        damage: list[Damage] = []
+        found: list[Damage] = []
         saved: set[str] = set()
-        ambiguous: set[str] = set()
         present: dict[Path, set[str]] = {}
         for features in features_folders(folder):
             try:
                 config = read_config(features)
             except DataError as error:
-                damage.append(_set_aside(Damage(features / CONFIG_FILE, str(error))))
+                found.append(_moved(Damage.of(features / CONFIG_FILE, error)))
                 continue
-            damaged = verify(features, deep=True, advance=advance)
-            for its in damaged:
-                records = sound_records(its.path, config)[0]
-                if records:
-                    saved.update(_ids(records))
-                    replace(features, config, join(records), "shard")
-                damage.append(_set_aside(its))
-            problems = Problems()
-            catalogue = scan(features, config, problems)
-            if problems.ambiguous:
-                forget_locked(features, config, catalogue, problems.ambiguous)
-                catalogue = scan(features, config)
-            ambiguous |= problems.ambiguous
-            present[features] = {track_id.decode() for track_id in catalogue.index["id"].tolist()}
+            for its in verify(features, deep=True, advance=advance):
+                if its.kind == "damaged":
+                    records = sound_records(its.path, config)[0]
+                    if records:
+                        saved.update(_ids(records))
+                        replace(features, config, join(records), "shard")
+                found.append(_moved(its))
+            present[features] = {id_.decode() for id_ in scan(features, config, {}).index["id"].tolist()}
         own = False
-        try:
-            labels = read_labels(folder)
-            wanted, own = labels.track_ids, not labels.letter
-        except DataError as error:
-            wanted = ()
-            if (folder / LABELS_FILE).exists():
-                damage.append(_set_aside(Damage(folder / LABELS_FILE, str(error))))
+        wanted: tuple[str, ...] = ()
+        if (folder / LABELS_FILE).exists():
+            try:
+                labels = read_labels(folder)
+                wanted, own = labels.track_ids, not labels.letter
+            except DataError as error:
+                found.append(_moved(Damage.of(folder / LABELS_FILE, error)))
+        left = tuple(its for its in found if its.path.parent.name != SET_ASIDE)
         redo: dict[Path, list[str]] = {}
         for features, there in present.items():
+            if any(its.path.parent == features for its in left):
+                continue  # nobody knows which tracks those files hold
             settled = there | read_failures(features).keys()
             redo[features] = [track_id for track_id in wanted if track_id not in settled]
         commands = [
@@ -97,7 +99,12 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
         ]
         ids = tuple(dict.fromkeys(track_id for tracks in redo.values() for track_id in tracks))
         lost = tuple(str(features) for features in without_settings(folder))
-        return Repaired(tuple(damage), tuple(sorted(saved)), tuple(sorted(ambiguous)), lost, ids, tuple(commands))
+        moved = tuple(its for its in found if its not in left)
+        return Repaired(moved, left, tuple(sorted(saved)), lost, ids, tuple(commands))
+
+
+def _moved(found: Damage) -> Damage:
+    return _set_aside(found) if found.kind == "damaged" else found
 
 
 def _ids(records: list[Records]) -> list[str]:
@@ -107,6 +114,9 @@ def _ids(records: list[Records]) -> list[str]:
 def _set_aside(damage: Damage) -> Damage:
     """Move the file of `damage`; returns it with the place where it is now."""
     folder = damage.path.parent / SET_ASIDE
+    if damage.path.is_symlink():
+        reason = f"{damage.reason}; it is a link to {damage.path.readlink()}: mend or move that by hand"
+        return replaced(damage, reason=reason)
     try:
         folder.mkdir(exist_ok=True)
         target = folder / damage.path.name
@@ -117,7 +127,7 @@ def _set_aside(damage: Damage) -> Damage:
         damage.path.rename(target)
     except OSError as error:
         raise DataError(f"cannot move {damage.path} to {folder}: {error.strerror}") from error
-    return Damage(target, damage.reason, damage.tracks)
+    return replaced(damage, path=target)
 
 
 def _command(folder: Path, config: ExtractionConfig, own: bool) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.checks import is_line, is_number, is_one_of, is_whole, require, unlike
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DataError, NewerError
 from m2e.cache.harmony import ChordSequence, Key
 from m2e.cache.json_files import parse_object
 
@@ -27,6 +27,8 @@ TAILS: tuple[Tail, ...] = get_args(Tail)
 # Raised only when the features themselves change for the same settings.
 FEATURE_VERSION = 1
 MAX_ID_BYTES = 64
+# How the revision begins of what is known by its own digest, wherever it comes from and whatever it is called.
+BY_DIGEST = "sha256:"
 # Nothing sensible comes near.
 HIGHEST_LAYER = 1023
 _SAMPLE_RATES = (1_000, 768_000)
@@ -39,8 +41,9 @@ class ExtractionConfig:
     """Everything that changes a feature. Two caches with equal fingerprints can be mixed.
 
     Attributes:
-        encoder: registry name or folder name of the encoder.
-        encoder_revision: 40-hex revision, or "sha256:..." of a local checkpoint.
+        encoder: what people call it: its registry name, or the name of its folder.
+        encoder_revision: which it is: the pinned commit of a registered one, or "sha256:..." of its weights and of what
+            in its settings changes numbers.
         layers: indices k of the stored hidden states h[k], ascending (h[0] is the input of block 1).
         sample_rate: of the encoder, Hz.
         segment_seconds: length of a segment; segments follow each other without overlap.
@@ -90,19 +93,23 @@ class ExtractionConfig:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of a hash over all fields."""
-        return hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()
+        """16 hex digits of a hash over all fields, but for the name of an encoder that is known by its digest."""
+        values = asdict(self)
+        if self.encoder_revision.startswith(BY_DIGEST):
+            values["encoder"] = ""
+        return _digest(values)
 
     def to_json(self) -> str:
         """Readable and canonical: the same settings give the same text."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        return _text(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read what `to_json` wrote.
 
         Raises:
-            DataError: not JSON, fields are missing or unknown, or a value cannot be.
+            NewerError: fields are unknown.
+            DataError: not JSON, fields are missing, or a value cannot be.
         """
         try:
             values = parse_object(text)
@@ -116,16 +123,42 @@ class ExtractionConfig:
         known = {field.name for field in fields(cls)}
         cannot = "these extraction settings cannot be read: it"
         if unknown := sorted(values.keys() - known):
-            raise DataError(f"{cannot} has {', '.join(unknown)[:200]}, of a newer m2e: update m2e")
+            raise NewerError(f"{cannot} has {', '.join(unknown)[:200]}, of a newer m2e: update m2e")
         if missing := sorted(known - values.keys()):
             raise DataError(f"{cannot} lacks {', '.join(missing)}, as made by an older m2e: extract again")
         layers = values["layers"]
         return cls(**{**values, "layers": tuple(layers) if isinstance(layers, list) else layers})
 
+    def of_fingerprint(self, fingerprint: str) -> ExtractionConfig | None:
+        """These settings, if that is their fingerprint now, or was before encoders were known by their digests."""
+        if fingerprint == self.fingerprint:
+            return self
+        former = FormerConfig(**{field.name: getattr(self, field.name) for field in fields(self)})
+        return former if fingerprint == former.fingerprint else None
+
     def differences(self, other: ExtractionConfig) -> list[str]:
         """One "field: ours, not theirs" a field that differs."""
-        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        by_digest = self.encoder_revision.startswith(BY_DIGEST) and self.encoder_revision == other.encoder_revision
+        names = [field.name for field in fields(self) if not (by_digest and field.name == "encoder")]
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
         return [f"{name}: {mine!r}, not {theirs!r}" for name, mine, theirs in pairs if mine != theirs]
+
+
+class FormerConfig(ExtractionConfig):
+    """Settings whose fingerprint counts in what the encoder was called, as it did in caches made before version 0.2."""
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of a hash over all fields."""
+        return _digest(asdict(self))
+
+
+def _text(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.blake2b(_text(values).encode(), digest_size=8).hexdigest()
 
 
 def _require(right: bool, name: str, value: object, accepted: str) -> None:
@@ -195,6 +228,28 @@ def _is_table(values: object, kinds: str, shape: tuple[int, ...]) -> bool:
     return isinstance(values, np.ndarray) and values.dtype.kind in kinds and values.shape == shape
 
 
+@dataclass(frozen=True)
+class Source:
+    """Which manifest labels come from: two of one name may have nothing to do with each other.
+
+    Attributes:
+        root: the folder that the paths of a user's own table start from, absolute; "" for a registered data set, which
+            its name tells from all others.
+        rows: a digest of its track ids and audio paths, in hex; "" for a registered data set.
+    """
+
+    root: str
+    rows: str
+
+    def __post_init__(self) -> None:
+        if not is_line(self.root) or not is_line(self.rows):
+            raise ValueError(f"a source has lines of text, not {self.root[:80]!r} and {self.rows[:80]!r}")
+
+    def is_same(self, other: Source) -> bool:
+        """Whether it is the same manifest, its rows edited or its folder moved."""
+        return self.root == other.root or (self.rows == other.rows != "")
+
+
 @dataclass(frozen=True, eq=False)
 class Labels:
     """The manifest of a data set as arrays; row i of every array is track `track_ids[i]`.
@@ -210,6 +265,7 @@ class Labels:
         clip_group: tracks with equal groups hold the same clip, across data sets too.
         artist: "" where unknown.
         provenance: a sentence on where labels and splits come from, for reports.
+        source: which manifest they are; None where an older m2e did not say.
     """
 
     dataset: str
@@ -222,6 +278,16 @@ class Labels:
     clip_group: tuple[str, ...]
     artist: tuple[str, ...]
     provenance: str
+    source: Source | None = None
+
+    def is_equal(self, other: Labels) -> bool:
+        """Whether all is the same."""
+        tables = ("tags", "valence_arousal")
+        texts = (field.name for field in fields(self) if field.name not in tables)
+        return all(getattr(self, name) == getattr(other, name) for name in texts) and all(
+            np.array_equal(getattr(self, name), getattr(other, name), equal_nan=name == "valence_arousal")
+            for name in tables
+        )
 
     def __post_init__(self) -> None:
         what, n = f"labels of {repr(self.dataset)[:80]}", len(self.track_ids)

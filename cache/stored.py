@@ -12,15 +12,16 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DamagedError, DataError
 from m2e.cache.harmony import MODES
 from m2e.cache.hdf5 import inspect
-from m2e.cache.layout import CHORD, INDEX, NO_KEY, SCHEMA, Records, bytes_of, record_digest
+from m2e.cache.layout import CHORD, INDEX, NO_KEY, SCHEMAS, Records, bytes_of, record_digest
 from m2e.cache.regular import open_regular
 from m2e.cache.schema import ExtractionConfig
 
 # More than any writer puts into one file; a forged file cannot make a scan take more memory than this.
 _MAX_TRACKS = 65_536
+_LAST_GENERATION = 1 << 53
 _RUN_BYTES = 1 << 19
 
 
@@ -33,6 +34,7 @@ class FeatureFile:
         embeddings, chords: offsets of the two datasets, bytes.
         n_segments, n_chords: their lengths.
         shape: of a segment, (layers, dim).
+        generation: see `m2e.cache.layout`.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class FeatureFile:
     n_segments: int
     n_chords: int
     shape: tuple[int, int]
+    generation: int
 
     @property
     def path(self) -> Path:
@@ -62,22 +65,30 @@ def open_features(
 
     Raises:
         FileNotFoundError: the file is gone, as when a packer has just replaced it.
-        DataError: the file is damaged or hostile, or was made with other settings than `config`.
+        UnreadableError, NewerError, DamagedError: see there.
+        DataError: it is no regular file, or was made with other settings than `config`.
     """
     path = features / name
-    with inspect(path, SCHEMA, ("fingerprint",)) as contents:
-        fingerprint = contents.attributes.get("fingerprint")
-        if fingerprint is None or fingerprint.shape or int(fingerprint) != int(config.fingerprint, 16):
-            raise DataError(f"{path} was made with other settings than its folder says: {_repair(path)}")
+    with inspect(path, SCHEMAS, ("fingerprint", "generation")) as contents:
+        fingerprint = _whole(contents.attributes.get("fingerprint"))
+        if fingerprint is None:
+            raise DamagedError(f"{path} does not say with which settings it was made")
+        if fingerprint != int(config.fingerprint, 16):
+            raise DataError(
+                f"{path} was made with other settings than its folder says: somebody moved it here; move it away"
+            )
+        generation = _whole(contents.attributes.get("generation", np.zeros((), "u8")))
+        if generation is None or not 0 <= generation <= _LAST_GENERATION:
+            raise DamagedError(f"{path} has a generation that is no number of one")
         embeddings, chords = contents.blocks["embeddings"], contents.blocks["chords"]
         layers, dim = embeddings.shape[1:]
         if layers != len(config.layers):
-            raise DataError(f"{path} holds {layers} layers, not {len(config.layers)}: {_repair(path)}")
+            raise DamagedError(f"{path} holds {layers} layers, not {len(config.layers)}")
         if contents.blocks["index"].shape[0] > _MAX_TRACKS:
-            raise DataError(f"{path} lists more than {_MAX_TRACKS} tracks, which no cache file does: {_repair(path)}")
+            raise DamagedError(f"{path} lists more than {_MAX_TRACKS} tracks, which no cache file does")
         index = contents.read("index")
     where, lengths = (embeddings.offset, chords.offset), (embeddings.shape[0], chords.shape[0])
-    file = FeatureFile(features, name, *where, *lengths, (layers, dim))
+    file = FeatureFile(features, name, *where, *lengths, (layers, dim), generation)
     if not damaged:
         _check_index(file, index)
     return file, index
@@ -85,7 +96,7 @@ def open_features(
 
 def _check_index(file: FeatureFile, index: NDArray[Any]) -> None:
     def forged(what: str) -> NoReturn:
-        raise DataError(f"{file.path}: {what}; it is damaged or forged: {_repair(file.path)}")
+        raise DamagedError(f"{file.path}: {what}; it is damaged or forged")
 
     for count, first, length in (
         ("segments", "first_segment", file.n_segments),
@@ -109,8 +120,9 @@ def _check_index(file: FeatureFile, index: NDArray[Any]) -> None:
         forged("a duration in its index is none")
 
 
-def _repair(path: Path) -> str:
-    return f"`m2e-cache repair {path.parent.parent}` sets it aside and says what to do again"
+def _whole(value: NDArray[Any] | None) -> int | None:
+    """An attribute that is one whole number."""
+    return int(value) if value is not None and not value.shape and value.dtype.kind in "iu" else None
 
 
 def read_tracks(

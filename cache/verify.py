@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Self, cast
 
 import numpy as np
 
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DamagedError, DataError, NewerError, UnreadableError
 from m2e.cache.files import is_intact
 from m2e.cache.folders import feature_files, read_config
 from m2e.cache.layout import CHORD, Records, unsound
 from m2e.cache.schema import ExtractionConfig
 from m2e.cache.stored import open_features, read_file, read_tracks
 
+# Of a file: its digest is not that in its name; it could not be read; a newer m2e wrote it; its digest is right, and
+# what it holds is not what m2e puts there.
+Kind = Literal["damaged", "unreadable", "newer", "foreign"]
+
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not as it was written.
+    """A file that is not as it should be.
 
     Attributes:
         path: the file.
         reason: one line.
         tracks: ids of the damaged records in it, as far as it can still be read.
+        kind: see `Kind`; only what is damaged is ever moved.
     """
 
     path: Path
     reason: str
     tracks: tuple[str, ...] = ()
+    kind: Kind = "damaged"
+
+    @classmethod
+    def of(cls, path: Path, error: DataError) -> Self:
+        """What an error says of a file that has no digest in its name."""
+        kind: Kind = "foreign"
+        for its, name in ((UnreadableError, "unreadable"), (NewerError, "newer"), (DamagedError, "damaged")):
+            if isinstance(error, its):
+                kind = cast(Kind, name)
+        return cls(path, str(error), (), kind)
 
 
 def verify(features: Path, *, deep: bool = False, advance: Callable[[int], None] = lambda files: None) -> list[Damage]:
-    """The damaged files of a features folder.
+    """The files of a features folder that are not as they should be.
 
     Args:
         features: the folder of one group of settings.
@@ -45,31 +62,32 @@ def verify(features: Path, *, deep: bool = False, advance: Callable[[int], None]
     config = read_config(features)
     found = []
     for path in feature_files(features):
-        try:
-            reason = _problem(path, config, deep)
-        except FileNotFoundError:  # a packer has just replaced it by a pack, which it checks itself
-            reason = ""
-        if reason:
-            found.append(Damage(path, reason, sound_records(path, config)[1]))
+        # A packer may just have replaced it by a pack, which it checks itself.
+        with contextlib.suppress(FileNotFoundError):
+            if problem := _problem(path, config, deep):
+                found.append(problem)
         advance(1)
     return found
 
 
-def _problem(path: Path, config: ExtractionConfig, deep: bool) -> str:
+def _problem(path: Path, config: ExtractionConfig, deep: bool) -> Damage | None:
     try:
         if not is_intact(path):
-            return "its digest is not the one in its name"
+            return Damage(path, "its digest is not the one in its name", sound_records(path, config)[1])
         if deep:
             records, intact = read_file(path, config)
             if not intact.all() or unsound(records).any():
-                return "its name fits but its records do not: it was forged"
+                bad = sound_records(path, config)[1]
+                return Damage(path, "its name fits but its records do not: it was forged", bad, "foreign")
     except FileNotFoundError:
         raise
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        return Damage(path, f"it cannot be read: {error.strerror}", (), "unreadable")
+    except DamagedError as error:  # its digest fits
+        return Damage(path, str(error), (), "foreign")
     except DataError as error:
-        return str(error)
-    return ""
+        return Damage.of(path, error)
+    return None
 
 
 def sound_records(path: Path, config: ExtractionConfig) -> tuple[list[Records], tuple[str, ...]]:

@@ -27,10 +27,17 @@ class FeatureWriter:
     the `with` block, whatever ended it.
     """
 
-    def __init__(self, folder: Path, config: ExtractionConfig) -> None:
-        """`folder` is the data set's cache folder; what it needs is made when the first shard is sealed."""
+    def __init__(self, folder: Path, config: ExtractionConfig, generation: int = 0) -> None:
+        """What is needed is made when the first shard is sealed.
+
+        Args:
+            folder: the data set's cache folder.
+            config: the settings.
+            generation: of the records, higher than that of those that they replace (see `m2e.cache.layout`).
+        """
         self.folder = features_folder(folder, config)
         self._config = config
+        self._generation = generation
         self._waiting: dict[str, Records] = {}
         self._since = 0.0
         self._began = False
@@ -73,7 +80,7 @@ class FeatureWriter:
             if not self._began:
                 write_provenance(self.folder)
                 self._began = True
-            image = feature_image(join(self._waiting.values()), self._config)
+            image = feature_image(join(self._waiting.values()), self._config, self._generation)
             write_atomically(self.folder / feature_name("shard", image), image)
             self._waiting = {}
 

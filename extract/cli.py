@@ -170,11 +170,27 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
     help="Only Dask workers that were given these, such as GPU=1. Of --device, auto is then cuda, and cpu without GPU.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try tracks again that failed before.")
-@click.option("--overwrite", is_flag=True, help="Extract tracks again that the cache holds.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Extract tracks again that the cache holds; each keeps its features until it has new ones. Goes on where an "
+    "interrupted one stopped.",
+)
 @click.option(
     "--check-audio",
     is_flag=True,
     help="Find audio that changed by its digest, which reads every file; otherwise by its size.",
+)
+@click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="Also where the audio of more than a tenth of the tracks in the cache changed, which is a question otherwise.",
+)
+@click.option("--name", metavar="NAME", help="Of a table of your own: its data set's, in place of the file's name.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Let your table take the place of another one of the same name in the cache; --check-audio goes with it.",
 )
 @click.option(
     "--export-chords",
@@ -211,6 +227,9 @@ def main(
     retry_failed: bool,
     overwrite: bool,
     check_audio: bool,
+    accept_changes: bool,
+    name: str | None,
+    replace: bool,
     export_chords: Path | None,
     strict: bool,
     dry_run: bool,
@@ -244,8 +263,18 @@ def main(
     if worker_resources and not scheduler:
         raise click.UsageError("--worker-resources says which Dask workers to take: it goes with --scheduler")
     check_choices(choices, datasets)
-    selection = Selection(limit, part or _default_part(), retry_failed, overwrite, check_audio)
-    loaded = [manifests.load(dataset, root, splits, choices) for dataset in datasets]
+    if name and (len(datasets) > 1 or not manifests.is_table(datasets[0])):
+        raise click.UsageError("--name is for one table of your own: other data sets have their names")
+    selection = Selection(
+        limit=limit,
+        part=part or _default_part(),
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        # Of another table's tracks nothing but their names is known to be the same.
+        check_audio=check_audio or replace,
+        accept_changes=accept_changes,
+    )
+    loaded = [manifests.load(dataset, root, splits, choices, name or "") for dataset in datasets]
     source = find_encoder(encoder, revision)
     if source.name == "tiny":
         say("the tiny encoder is untrained: good for trying out, not for results", "note")
@@ -273,6 +302,7 @@ def main(
             decoders=jobs or 0,
             elsewhere=bool(scheduler),
             events=events,
+            replace=replace,
         )
         for manifest in loaded
     ]

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2e.cache.console import say
 from m2e.cache.errors import DataError
-from m2e.cache.files import remove_stale_temporaries, temporary_name, write_atomically
+from m2e.cache.files import temporary_folder, write_atomically
 from m2e.extract.engine import BATCH_SECONDS, Function, Item, Outcome, Returned
 from m2e.extract.workers import without_interrupts
 
@@ -65,9 +65,9 @@ def dask_workers(
         DataError: the scheduler cannot be reached, none of its workers can be used, or the folder cannot be written.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said in one line, here
-    remove_stale_temporaries(shared)
-    with _connected(scheduler) as client:
-        workers = DaskWorkers(client, scheduler, shared, requirement, resources)
+    # A later run removes the folder that a killed one leaves, by which its workers stop.
+    with temporary_folder(shared.absolute(), mode=0o777) as folder, _connected(scheduler) as client:
+        workers = DaskWorkers(client, scheduler, folder, requirement, resources)
         try:
             workers.meet()
             yield workers
@@ -96,6 +96,9 @@ def _connected(scheduler: str) -> Iterator[Client]:
         yield stack.enter_context(client)
 
 
+_SIGN = "run"
+
+
 @dataclass(frozen=True)
 class _Attempt:
     """A batch that is with a worker."""
@@ -112,17 +115,16 @@ class DaskWorkers:
         self,
         client: Client,
         scheduler: str,
-        shared: Path,
+        folder: Path,
         requirement: Callable[[], str],
         resources: Mapping[str, float],
     ) -> None:
-        """As `dask_workers`, which makes one."""
+        """As `dask_workers`, which makes one; `folder` is this run's own, in the one that all share."""
         self._client = client
         self._scheduler = scheduler
         self._requirement = requirement
         self._resources = dict(resources)
-        # Named as all temporary files are, so that a later run removes what a killed one leaves, and stops its workers.
-        self._sign = shared.absolute() / temporary_name()
+        self._sign = folder / _SIGN
         self._numbers = itertools.count()
         self._known: set[str] = set()
         self._usable: set[str] = set()
@@ -133,7 +135,7 @@ class DaskWorkers:
         self._next_look = 0.0
         self._refused: set[str] = set()
         self._unsaid: list[str] = []
-        write_atomically(self._sign, self._sign.name.encode())
+        write_atomically(self._sign, _sign_of(folder))
 
     @property
     def width(self) -> int:
@@ -194,18 +196,14 @@ class DaskWorkers:
 
     def leave(self) -> None:
         """Tell workers to seal and stop, and wait until they have."""
-        try:
-            self._sign.unlink(missing_ok=True)
-            deadline = time.monotonic() + _GRACE_SECONDS
-            with contextlib.suppress(DataError):
-                while self._busy and time.monotonic() < deadline:
-                    self._wait(leaving=True)
-        finally:  # a second Ctrl-C ends the wait
-            for path in self._sign.parent.glob(f"{self._sign.name}.*"):
-                path.unlink(missing_ok=True)
+        self._sign.unlink(missing_ok=True)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        with contextlib.suppress(DataError):
+            while self._busy and time.monotonic() < deadline:
+                self._wait(leaving=True)
 
     def _new_path(self) -> Path:
-        return self._sign.with_name(f"{self._sign.name}.{next(self._numbers)}")
+        return self._sign.with_name(str(next(self._numbers)))
 
     def _send(self, worker: str, resources: Mapping[str, float], function: Callable[..., Any], *arguments: Any) -> Any:
         future = self._client.submit(
@@ -254,7 +252,8 @@ class DaskWorkers:
         if leaving:
             return
         try:
-            os.utime(self._sign)  # others may take it for left behind when it is a day old
+            self._sign.stat()
+            os.utime(self._sign.parent)  # without locks others may take it for left behind when it is a day old
         except OSError as error:
             raise DataError(
                 f"{self._sign}, by which workers know that this run goes on, is gone: run it again"
@@ -310,14 +309,15 @@ class DaskWorkers:
             return
         if not objection:
             try:
-                same = reply.read_bytes() == self._sign.name.encode()
+                same = reply.read_bytes() == _sign_of(self._sign.parent)
                 reply.unlink()
             except OSError:
                 same = False
             if same:
                 self._usable.add(worker)
                 return
-            objection = f"what it writes to {self._sign.parent} is not seen here: the cache must be on a shared folder"
+            where = self._sign.parent.parent
+            objection = f"what it writes to {where} is not seen here: the cache must be on a shared folder"
         self._refuse(worker, objection)
 
     def _refuse(self, worker: str, objection: str) -> None:
@@ -353,6 +353,11 @@ class DaskWorkers:
 _ALONE = ThreadPoolExecutor(1)
 
 
+def _sign_of(folder: Path) -> bytes:
+    """What stands in the file by which workers know that a run goes on: no other run's folder has that name."""
+    return folder.name.encode()
+
+
 def _version() -> str:
     return version("m2e")
 
@@ -360,11 +365,11 @@ def _version() -> str:
 def _introduce(requirement: Callable[[], str], sign: Path, reply: Path) -> str:
     """Why this worker cannot be used, or ""."""
     try:
-        if sign.read_bytes() != sign.name.encode():
+        if sign.read_bytes() != _sign_of(sign.parent):
             return f"{sign} is another file there"
-        reply.write_bytes(sign.name.encode())
+        reply.write_bytes(_sign_of(sign.parent))
     except OSError as error:
-        return f"it cannot use {sign.parent} ({error.strerror}): the cache must be on a shared folder"
+        return f"it cannot use {sign.parent.parent} ({error.strerror}): the cache must be on a shared folder"
     return requirement()
 
 

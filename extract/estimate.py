@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from joblib import cpu_count
 
-from m2e.cache.catalogue import Problems, scan
+from m2e.cache.catalogue import scan
 from m2e.cache.console import say
 from m2e.cache.failures import read_failures
 from m2e.cache.layout import CHORD, INDEX
@@ -64,9 +64,9 @@ def say_estimate(session: Session, jobs: int | None, as_json: bool) -> None:
         DataError: a model cannot be fetched or loaded.
     """
     manifest = session.manifest
-    index = scan(session.features, session.config, Problems()).index
-    failures = read_failures(session.features, done=(track_id.decode() for track_id in index["id"].tolist()))
-    plan = make_plan(manifest, index, failures, session.selection)
+    catalogue = scan(session.features, session.config, {})
+    failures = read_failures(session.features)
+    plan = make_plan(manifest, catalogue.index, catalogue.generations, failures, session.selection)
     announce(manifest, session.selection.part, plan)
     weights = fetch_recogniser(session.config.chords, session.chord_checkpoint)
     models = Models(session.config, fetch_encoder(session.source), weights, choose_device(session.device))

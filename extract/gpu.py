@@ -7,7 +7,7 @@ seals its tracks and fills up again, the other computes.
 
 from __future__ import annotations
 
-import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -38,10 +38,21 @@ class Busy:
     """When a GPU was computing, one process says.
 
     Attributes:
+        gpu: names it among those of all machines.
         spans: beginnings and ends in seconds of time.monotonic, which all processes of a machine share.
     """
 
+    gpu: str
     spans: tuple[tuple[float, float], ...]
+
+
+def this_gpu() -> str:
+    """A name of the GPU that this process computes on, which no other GPU of any machine has."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return socket.gethostname()
+    return f"{socket.gethostname()} {torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
 
 
 @dataclass(frozen=True)
@@ -79,20 +90,18 @@ def extract_ahead(
     """
     encoder = encoder_of(models)
     decoders = _start_decoders(-(-(models.decoders or min(_MOST_DECODERS, cpu_count())) // SHARING))
-    folder = handover_folder()
-    try:
-        found = run_tasks(_Preparation(replace(models, device="cpu"), folder), tasks, decoders, largest_batch=1)
-        for (task, track), embeddings in embed_tracks(encoder, _taken(found), lambda *span: spans.append(span)):
-            if isinstance(track, PreparedTrack):
-                yield task, attempt(task, partial(_complete, track, task.track_id, embeddings))
-            else:
-                yield task, track
-    except BaseException:  # they still work for a caller that has gone
-        _start_decoders.cache_clear()
-        decoders.kill()
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with handover_folder() as folder:
+        try:
+            found = run_tasks(_Preparation(replace(models, device="cpu"), folder), tasks, decoders, largest_batch=1)
+            for (task, track), embeddings in embed_tracks(encoder, _taken(found), lambda *span: spans.append(span)):
+                if isinstance(track, PreparedTrack):
+                    yield task, attempt(task, partial(_complete, track, task.track_id, embeddings))
+                else:
+                    yield task, track
+        except BaseException:  # they still work for a caller that has gone
+            _start_decoders.cache_clear()
+            decoders.kill()
+            raise
 
 
 def _complete(track: PreparedTrack, track_id: str, embeddings: NDArray[np.float32] | Exception) -> TrackFeatures:

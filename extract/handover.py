@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from m2e.cache import ChordSequence, DataError
-from m2e.cache.files import remove_stale_temporaries, temporary_name
+from m2e.cache.files import temporary_folder, temporary_name
 from m2e.cache.harmony import Key
 from m2e.extract.track import PreparedTrack
 
@@ -63,18 +65,17 @@ class Handover:
         return PreparedTrack(self.path, segments, chords, self.key, self.duration, self.audio_sha256, self.audio_bytes)
 
 
-def handover_folder() -> Path:
-    """A new folder for such files, in memory where there is room; what killed processes left there is removed.
+@contextmanager
+def handover_folder() -> Iterator[Path]:
+    """A new folder for such files, in memory where there is room; gone after the block.
 
     Raises:
         DataError: it cannot be made.
     """
     in_memory = _IN_MEMORY.is_dir() and os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free > _ROOM
-    base = _IN_MEMORY if in_memory else Path(tempfile.gettempdir())
-    remove_stale_temporaries(base)
-    folder = base / temporary_name()
-    try:
-        folder.mkdir(mode=0o700)
-    except OSError as error:
-        raise DataError(f"cannot write to {base}: {error.strerror}; set TMPDIR") from error
-    return folder
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(_IN_MEMORY if in_memory else Path(tempfile.gettempdir())))
+        except DataError as error:
+            raise DataError(f"{error}; set TMPDIR") from error
+        yield folder

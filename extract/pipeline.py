@@ -19,7 +19,7 @@ from m2e.cache.writer import features_folder
 from m2e.extract.attempts import attempt, failure, given_up
 from m2e.extract.batches import DeviceLostError
 from m2e.extract.engine import Engine, Lost, run_tasks
-from m2e.extract.gpu import Busy, extract_ahead
+from m2e.extract.gpu import Busy, extract_ahead, this_gpu
 from m2e.extract.plan import Task
 from m2e.extract.track import Models, extract_track, load_models
 
@@ -28,10 +28,12 @@ Outcome = str | Failure | Lost[Task] | Busy
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a worker does to a batch: features of each track into the data set's cache folder."""
+    """What a worker does to a batch: features of each track into the data set's cache folder, as records of a
+    generation."""
 
     models: Models
     folder: Path
+    generation: int = 0
 
     def __call__(self, tasks: Iterator[Task]) -> list[Outcome]:
         """Ids of the tracks that are kept, and what else there is to tell, all durable.
@@ -49,7 +51,10 @@ class Extraction:
         outcomes: list[Outcome] = []
         spans: list[tuple[float, float]] = []
         # On a way out in the middle, first what there is is sealed.
-        with closing(self._extract(tasks, spans)) as found, _writer(self.folder, self.models.config) as writer:
+        with (
+            closing(self._extract(tasks, spans)) as found,
+            _writer(self.folder, self.models.config, self.generation) as writer,
+        ):
             for task, outcome in found:
                 if isinstance(outcome, TrackFeatures):
                     try:
@@ -62,7 +67,7 @@ class Extraction:
                     record_failure(writer.folder, outcome)
                 outcomes.append(outcome)
         if spans:
-            outcomes.append(Busy(tuple(spans)))
+            outcomes.append(Busy(this_gpu(), tuple(spans)))
         return outcomes
 
     def _extract(
@@ -77,12 +82,14 @@ class Extraction:
 
 
 @lru_cache(maxsize=1)
-def _writer(folder: Path, config: ExtractionConfig) -> FeatureWriter:
+def _writer(folder: Path, config: ExtractionConfig, generation: int) -> FeatureWriter:
     """One a process and data set: what it does on its first file need not be done for every batch."""
-    return FeatureWriter(folder, config)
+    return FeatureWriter(folder, config, generation)
 
 
-def run(tasks: tuple[Task, ...], models: Models, folder: Path, engine: Engine) -> Generator[Outcome]:
+def run(
+    tasks: tuple[Task, ...], models: Models, folder: Path, engine: Engine, generation: int = 0
+) -> Generator[Outcome]:
     """Extract tracks into a data set's cache folder.
 
     Args:
@@ -90,6 +97,7 @@ def run(tasks: tuple[Task, ...], models: Models, folder: Path, engine: Engine) -
         models: what each process loads.
         folder: the data set's cache folder.
         engine: where to run.
+        generation: of the records, see `m2e.cache.layout`.
 
     Yields:
         For each track the id where it is kept, or its failure, both durable; `Lost` where a worker died at a track
@@ -98,7 +106,7 @@ def run(tasks: tuple[Task, ...], models: Models, folder: Path, engine: Engine) -
     Raises:
         DataError: a model cannot be loaded, the disk is full, or workers cannot live.
     """
-    for outcome in run_tasks(Extraction(models, folder), tasks, engine):
+    for outcome in run_tasks(Extraction(models, folder, generation), tasks, engine):
         if isinstance(outcome, Lost) and outcome.final:
             given = given_up(outcome)
             record_failure(features_folder(folder, models.config), given)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,11 @@ from m2e.cache.checks import is_whole, unlike
 from m2e.cache.failures import Failure
 from m2e.extract.part import Part
 from m2e.manifests.track import Manifest, Track
+
+# What a path that leads to nothing says; all else says nothing about the file.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+# Of the tracks in the cache: if more of their audio is another, that is a question.
+_MOST_CHANGED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,8 @@ class Selection:
         limit: only the first `limit` tracks that have audio, of the whole data set.
         part: of these only the tracks in this part.
         retry_failed: try tracks again that failed before.
-        overwrite: do tracks again that the cache holds.
+        overwrite: do tracks again that the cache holds; one that was interrupted goes on.
+        accept_changes: also where so much audio is another that something else may be wrong.
         check_audio: compare the audio's digest, not only its size, with that of the file that was extracted.
     """
 
@@ -57,6 +64,7 @@ class Selection:
     retry_failed: bool = False
     overwrite: bool = False
     check_audio: bool = False
+    accept_changes: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and not is_whole(self.limit, 1):
@@ -72,23 +80,37 @@ class Plan:
     Attributes:
         tasks: the tracks to extract.
         done: ids of tracks whose features the cache holds, and keeps.
-        missing: tracks without audio.
+        unheard: how many of these have no audio now, or none that can be read.
+        missing: tracks without features whose audio is not there.
+        unreadable: tracks without features whose audio may be there and cannot be looked at, and why.
         failed: tracks that failed before and whose audio is still the same.
         changed: ids of tracks whose audio is another file than the one in the cache; they are among `tasks`.
-        replaced: ids of tracks of `tasks` that the cache holds, whose old records must go first.
+        compared: how many tracks the cache holds whose audio was looked at.
+        again: ids of tracks of `tasks` that the cache holds; what it holds stays until there is something newer.
+        generation: of the records to come, see `m2e.cache.layout`.
     """
 
     tasks: tuple[Task, ...]
     done: tuple[str, ...]
+    unheard: int
     missing: tuple[Track, ...]
+    unreadable: tuple[tuple[Track, str], ...]
     failed: dict[str, Failure]
     changed: tuple[str, ...]
-    replaced: tuple[str, ...]
+    compared: int
+    again: frozenset[str]
+    generation: int
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether so much audio is another that something else may be wrong, such as the folder."""
+        return len(self.changed) > max(1, _MOST_CHANGED * self.compared)
 
 
 def make_plan(
     manifest: Manifest,
     index: NDArray[Any],
+    generations: NDArray[np.int64],
     failures: Mapping[str, Failure],
     selection: Selection,
     compared: Callable[[int, int], None] = lambda done, total: None,
@@ -97,60 +119,85 @@ def make_plan(
 
     Args:
         manifest: the data set.
-        index: the tracks in the cache, as `Catalogue.index`.
-        failures: the latest failure of tracks that are not in the cache.
+        index, generations: the tracks in the cache, as in `Catalogue`.
+        failures: the latest failure of each track that failed.
         selection: which tracks.
         compared: told how many files, of how many, `check_audio` has read.
     """
     tasks: list[Task] = []
     done: list[Track] = []
-    again: list[Task] = []
-    changed: list[str] = []
+    changed: list[tuple[Track, int, int]] = []
+    kept: list[str] = []  # their audio cannot be compared
     missing: list[Track] = []
+    unreadable: list[tuple[Track, str]] = []
     failed: dict[str, Failure] = {}
-    with_audio = 0
-    for track, row in zip(manifest.tracks, _rows(manifest.tracks, index), strict=True):
-        if with_audio == selection.limit:
+    seen = 0
+    rows = _rows(manifest.tracks, index)
+    for track, row in zip(manifest.tracks, rows, strict=True):
+        if seen == selection.limit:
             break
         mine = track.track_id in selection.part
         if not mine and selection.limit is None:
             continue
         try:
             size = os.stat(track.audio_path).st_size  # noqa: PTH116 - half the time of Path.stat, on a million tracks
-        except OSError:
-            if mine:
+        except OSError as error:
+            seen += row >= 0
+            if mine and row >= 0:
+                kept.append(track.track_id)
+            elif mine and error.errno in _NOT_THERE:
                 missing.append(track)
+            elif mine:
+                unreadable.append((track, error.strerror or type(error).__name__))
             continue
-        with_audio += 1
+        seen += 1
         if not mine:
             continue
         earlier = failures.get(track.track_id)
-        if row >= 0:
-            other = index["audio_bytes"][row] != size
-            if other:
-                changed.append(track.track_id)
-            if other or selection.overwrite:
-                again.append(_task(track, size))
-            else:
-                done.append(track)
-        elif earlier and earlier.audio_bytes == size and not (selection.retry_failed or selection.overwrite):
-            failed[track.track_id] = earlier
-        else:
+        tried = earlier is not None and earlier.audio_bytes == size
+        if (
+            tried
+            and not (selection.retry_failed or selection.overwrite)
+            and (row < 0 or index["audio_bytes"][row] != size)
+        ):
+            failed[track.track_id] = cast(Failure, earlier)
+        elif row < 0:
             tasks.append(_task(track, size, earlier.attempts if earlier else 0))
+        elif index["audio_bytes"][row] != size:
+            changed.append((track, row, size))
+        else:
+            done.append(track)
     if selection.check_audio:
-        rows = _rows(done, index)
-        others = _changed([track.audio_path for track in done], index["audio_sha256"][rows], compared)
-        again += [_task(done[i], int(index["audio_bytes"][rows[i]])) for i in others]
-        changed += [done[i].track_id for i in others]
-        left_out = set(others)
+        places = _rows(done, index)
+        others, unread = _changed([track.audio_path for track in done], index["audio_sha256"][places], compared)
+        changed += [(done[i], places[i], int(index["audio_bytes"][places[i]])) for i in others]
+        kept += [done[i].track_id for i in unread]
+        left_out = {*others, *unread}
         done = [track for i, track in enumerate(done) if i not in left_out]
+    again = [(track, row, size) for track, row, size in changed]
+    generation = 1 + max((int(generations[row]) for _, row, _ in changed), default=-1)
+    if selection.overwrite:
+        places = _rows(done, index)
+        highest = int(generations[places].max(initial=generation - 1))
+        # An --overwrite that was interrupted goes on: what it has done stands out from what it has not.
+        begun = highest > 0 and bool((generations[places] < highest).any())
+        generation = max(generation, highest if begun else highest + 1)
+        redo = generations[places] < generation
+        sizes = index["audio_bytes"][places]
+        everything = zip(done, places, sizes, redo, strict=True)
+        again += [(track, row, int(size)) for track, row, size, old in everything if old]
+        done = [track for track, old in zip(done, redo, strict=True) if not old]
     return Plan(
-        tasks=(*tasks, *again),
-        done=tuple(track.track_id for track in done),
+        tasks=(*tasks, *(_task(track, size) for track, _, size in again)),
+        done=(*(track.track_id for track in done), *kept),
+        unheard=len(kept),
         missing=tuple(missing),
+        unreadable=tuple(unreadable),
         failed=failed,
-        changed=tuple(changed),
-        replaced=tuple(task.track_id for task in again),
+        changed=tuple(track.track_id for track, *_ in changed),
+        compared=len(done) + len(again),
+        again=frozenset(track.track_id for track, *_ in again),
+        generation=generation if again else 0,
     )
 
 
@@ -169,23 +216,28 @@ def _rows(tracks: Sequence[Track], index: NDArray[Any]) -> NDArray[np.int64]:
     return np.where(index["id"][rows] == ids, rows, -1)
 
 
-def _changed(paths: Sequence[Path], digests: NDArray[np.uint8], compared: Callable[[int, int], None]) -> list[int]:
-    """Which files have another digest, or can no longer be read."""
+def _changed(
+    paths: Sequence[Path], digests: NDArray[np.uint8], compared: Callable[[int, int], None]
+) -> tuple[list[int], list[int]]:
+    """Which files have another digest, and which cannot be read: of those nobody knows."""
 
-    def differs(path: Path, digest: NDArray[np.uint8]) -> bool:
+    def differs(path: Path, digest: NDArray[np.uint8]) -> bool | None:
         try:
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest() != digest.tobytes()
         except OSError:
-            return True
+            return None
 
     others: list[int] = []
+    unread: list[int] = []
     pool = ThreadPoolExecutor()  # hashing releases the interpreter
     try:
         for i, another in enumerate(pool.map(differs, paths, digests)):
-            if another:
+            if another is None:
+                unread.append(i)
+            elif another:
                 others.append(i)
             compared(i + 1, len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-    return others
+    return others, unread

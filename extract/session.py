@@ -9,32 +9,28 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
-from numpy.typing import NDArray
 
 from m2e.cache import DataError, ExtractionConfig
-from m2e.cache.catalogue import Problems, scan
+from m2e.cache.catalogue import scan
 from m2e.cache.console import console, progress_bar, say
+from m2e.cache.errors import UnreadableError
 from m2e.cache.failures import Failure, read_failures
 from m2e.cache.files import remove_stale_temporaries
 from m2e.cache.folders import CONFIG_FILE, feature_names, features_folder, read_config, write_config
-from m2e.cache.lock import LOCK_FILE
-from m2e.cache.pack import forget, pack
-from m2e.cache.repair import repair
+from m2e.cache.pack import pack
 from m2e.extract.chords import fetch_recogniser
 from m2e.extract.encoders import EncoderSource, fetch_encoder
 from m2e.extract.engine import Engine, Lost
 from m2e.extract.plan import Plan, Selection, make_plan
 from m2e.extract.summary import Tally, announce, print_event, summarise
-from m2e.manifests.labels import save_labels
+from m2e.manifests.labels import check_same, save_labels
 from m2e.manifests.track import Manifest
 
 if TYPE_CHECKING:
     from m2e.extract.track import Models
-
-T = TypeVar("T")
 
 # How often a run whose output nobody watches says how far it is.
 _SAY_SECONDS = 60.0
@@ -57,6 +53,7 @@ class Session:
         decoders: see `Models`.
         elsewhere: the workers are on other machines, so that the devices of this one say nothing.
         events: print a line of JSON for the plan and for each track as it ends.
+        replace: this manifest takes the place of another one of the same name.
     """
 
     manifest: Manifest
@@ -69,6 +66,7 @@ class Session:
     decoders: int = 0
     elsewhere: bool = False
     events: bool = False
+    replace: bool = False
 
     @property
     def folder(self) -> Path:
@@ -97,13 +95,21 @@ class Session:
         tally = Tally()
         for note in self.manifest.notes:
             say(note, "note")
+        if not self.replace:
+            check_same(self.manifest, self.folder)
         self._note_other_settings()
         self._restore_settings()
-        save_labels(self.manifest, self.folder)
         remove_stale_temporaries(self.features)
         plan = self._plan()
         part = self.selection.part
         announce(self.manifest, part, plan)
+        if plan.is_suspicious and not self.selection.accept_changes:
+            raise DataError(
+                f"{self.manifest.name}: the audio of {len(plan.changed)} of {plan.compared} tracks is another than "
+                f"when it was extracted (first: {plan.changed[0]}). Is this the right audio (--root)? If it is, "
+                "--accept-changes extracts them again. Nothing was changed"
+            )
+        save_labels(self.manifest, self.folder, replace=self.replace, wait=_LOCK_SECONDS)
         if self.events:
             counts = {"done": len(plan.done), "missing": len(plan.missing), "failed": len(plan.failed)}
             print_event("plan", self.manifest.name, todo=len(plan.tasks), **counts)
@@ -113,8 +119,9 @@ class Session:
         if part.count == 1:
             self._pack()
         summarise(self.manifest, part, self.features, plan, tally, as_json)
-        nothing_there = not (plan.done or tally.new) and (plan.missing or plan.failed or tally.failed)
-        return not nothing_there and not (strict and (plan.missing or plan.failed or tally.failed))
+        left_out = bool(plan.missing or plan.unreadable or plan.failed or tally.failed)
+        nothing_there = not (plan.done or plan.again or tally.new) and left_out
+        return not nothing_there and not (strict and left_out)
 
     def _note_other_settings(self) -> None:
         for path in sorted(self.folder.glob(f"features-*/{CONFIG_FILE}")):
@@ -133,33 +140,18 @@ class Session:
             return
         try:
             read_config(self.features)
+        except UnreadableError:
+            raise
         except DataError:
             write_config(self.features, self.config)
             say(f"{self.features / CONFIG_FILE} was lost or edited, and is written again", "note")
 
-    def _index(self) -> NDArray[Any]:
-        """The tracks in the cache, once what is damaged there is set aside."""
-        problems = Problems()
-        index = scan(self.features, self.config, problems).index
-        if not (problems.damaged or problems.ambiguous):
-            return index
-        for reason in problems.damaged.values():
-            say(reason, "damaged", "red")
-        repaired = self._taking_turns(lambda: repair(self.folder))
-        if repaired.damage:
-            say(
-                f"{len(repaired.damage)} damaged files were moved to {repaired.damage[0].path.parent}; "
-                f"{len(repaired.saved)} tracks in them were still good, the others are extracted again",
-                "note",
-            )
-        if repaired.ambiguous:
-            say(f"{len(repaired.ambiguous)} tracks had two different records: they are extracted again", "note")
-        return scan(self.features, self.config).index
-
     def _plan(self) -> Plan:
-        index = self._index()
-        failures = read_failures(self.features, done=(track_id.decode() for track_id in index["id"]))
-        plan = partial(make_plan, self.manifest, index, failures, self.selection)
+        catalogue = scan(self.features, self.config)
+        for note in catalogue.notes:
+            say(note, "note")
+        failures = read_failures(self.features)
+        plan = partial(make_plan, self.manifest, catalogue.index, catalogue.generations, failures, self.selection)
         if not self.selection.check_audio:
             return plan()
         with progress_bar("files") as bar:
@@ -180,13 +172,11 @@ class Session:
         # A worker may have another current folder.
         models = Models(self.config, encoder.absolute(), weights and weights.absolute(), device, self.decoders)
         workers = engine(models)
-        # Only now, when all that is needed is there: from here on these tracks are without features.
-        self._taking_turns(lambda: forget(self.features, plan.replaced))
         total = len(plan.tasks)
         with progress_bar("tracks") as bar:
             task = bar.add_task("extracting", total=total, rate=0.0)
             started = said = time.monotonic()
-            for outcome in run(plan.tasks, models, self.folder.absolute(), workers):
+            for outcome in run(plan.tasks, models, self.folder.absolute(), workers, plan.generation):
                 if isinstance(outcome, Lost):
                     say(
                         f"{outcome.item.track_id}: a worker process died at it ({outcome.death}); it is tried once "
@@ -195,7 +185,7 @@ class Session:
                     )
                     continue
                 if isinstance(outcome, Busy):
-                    tally.spans += outcome.spans
+                    tally.spans[outcome.gpu] += outcome.spans
                     continue
                 if isinstance(outcome, Failure):
                     tally.failed[outcome.track_id] = outcome
@@ -203,6 +193,7 @@ class Session:
                     self._tell(outcome.track_id, outcome.reason)
                 else:
                     tally.new += 1
+                    tally.again += outcome in plan.again
                     self._tell(outcome)
                 now = time.monotonic()
                 rate = tally.done / max(now - started, 1e-9)
@@ -216,17 +207,6 @@ class Session:
         if self.events:
             print_event("track", self.manifest.name, track_id=track_id, ok=reason is None, reason=reason)
 
-    def _taking_turns(self, action: Callable[[], T]) -> T:
-        """Do what needs the cache's lock, which parts that start together all may."""
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                return action()
-            except DataError:
-                if not (self.folder / LOCK_FILE).exists() or time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
-
     def _pack(self) -> None:
         if not any(name.startswith("shard-") for name in feature_names(self.features)):
             return
@@ -239,9 +219,8 @@ class Session:
 
     def interrupted(self, arguments: Sequence[str]) -> None:
         """Say what is kept and how to go on; `arguments` are those of the command."""
-        kept = len(scan(self.features, self.config, Problems()).index)
-        # What --overwrite was to replace is gone already: with it, the next run would begin again.
-        command = shlex.join(["m2e-extract", *(word for word in arguments if word != "--overwrite")])
+        kept = len(scan(self.features, self.config, {}).index)
+        command = shlex.join(["m2e-extract", *arguments])
         say(
             f"interrupted: {kept} of {len(self.manifest.tracks)} tracks are in {self.folder}, safe. To go on: {command}"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,12 +24,20 @@ _BUSY_ENOUGH = 0.9
 
 @dataclass
 class Tally:
-    """What a run has done so far."""
+    """What a run has done so far.
+
+    Attributes:
+        new: tracks that were extracted.
+        again: of these, tracks that the cache held already.
+        failed: tracks that were not.
+        spans: beginnings and ends of each GPU's work, see `m2e.extract.gpu.Busy`.
+    """
 
     new: int = 0
+    again: int = 0
     failed: dict[str, Failure] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    spans: list[tuple[float, float]] = field(default_factory=list)
+    spans: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def done(self) -> int:
@@ -35,14 +45,21 @@ class Tally:
 
     @property
     def gpu_busy(self) -> float | None:
-        """Share of the time, from its first work to its last, in which this machine's GPU computed; 0 to 1."""
-        if not self.spans:
-            return None
-        computing, reached = 0.0, min(self.spans)[0]
-        for began, ended in sorted(self.spans):  # of several processes, so they may overlap
-            computing += max(0.0, ended - max(began, reached))
-            reached = max(reached, ended)
-        return computing / (reached - min(self.spans)[0])
+        """Share of the time, from each GPU's first work to its last, in which it computed, the mean over GPUs; 0 to 1.
+        None where there is nothing to tell."""
+        shares = [share for spans in self.spans.values() if (share := _busy(spans)) is not None]
+        return sum(shares) / len(shares) if shares else None
+
+
+def _busy(spans: Sequence[tuple[float, float]]) -> float | None:
+    if not spans:
+        return None
+    first = reached = min(spans)[0]
+    computing = 0.0
+    for began, ended in sorted(spans):  # of several processes, so they may overlap
+        computing += max(0.0, ended - max(began, reached))
+        reached = max(reached, ended)
+    return computing / (reached - first) if reached > first else None
 
 
 def print_event(event: str, dataset: str, **values: object) -> None:
@@ -57,16 +74,26 @@ def announce(manifest: Manifest, part: Part, plan: Plan) -> None:
         + (f"in part {part} of them " if part.count > 1 else "")
         + f"{len(plan.done)} in the cache, {len(plan.tasks)} to do"
         + (f", {len(plan.missing)} without audio" if plan.missing else "")
+        + (f", {len(plan.unreadable)} whose audio cannot be looked at" if plan.unreadable else "")
         + (f", {len(plan.failed)} failed before (--retry-failed tries them again)" if plan.failed else "")
     )
     if plan.missing and not plan.tasks and not plan.done:
         say(f"  the first missing file is {plan.missing[0].audio_path}")
+    if plan.unreadable:
+        track, reason = plan.unreadable[0]
+        say(f"{track.audio_path}: {reason}" + _and_more(len(plan.unreadable) - 1), "unreadable", "red")
+    if plan.unheard:
+        say(f"the audio of {plan.unheard} tracks in the cache is not there, or cannot be read: they stay", "note")
     if plan.changed:
         say(
             f"the audio of {len(plan.changed)} tracks changed since it was extracted (first: {plan.changed[0]}): "
-            "they are extracted again",
+            "they are extracted again, and what the cache holds of them stays until then",
             "note",
         )
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count} more)" if count else ""
 
 
 def summarise(manifest: Manifest, part: Part, features: Path, plan: Plan, tally: Tally, as_json: bool) -> None:
@@ -74,7 +101,7 @@ def summarise(manifest: Manifest, part: Part, features: Path, plan: Plan, tally:
     folder = features.parent
     failures = {**plan.failed, **tally.failed}
     quarantined = [failure for failure in failures.values() if failure.stage == "worker"]
-    kept = len(plan.done) + tally.new
+    kept = len(plan.done) + len(plan.again) + tally.new - tally.again
     if as_json:
         print_event(
             "end",
@@ -87,6 +114,8 @@ def summarise(manifest: Manifest, part: Part, features: Path, plan: Plan, tally:
             failed=len(failures),
             quarantined=len(quarantined),
             missing=len(plan.missing),
+            unreadable=len(plan.unreadable),
+            unheard=plan.unheard,
             **({} if tally.gpu_busy is None else {"gpu_busy": round(tally.gpu_busy, 3)}),
             seconds=round(time.monotonic() - tally.started, 3),
         )
@@ -107,4 +136,6 @@ def summarise(manifest: Manifest, part: Part, features: Path, plan: Plan, tally:
         following = ""
     where = f"{folder}, of part {part}" if part.count > 1 else f"{folder}"
     counts = f"{tally.new} new, {len(failures)} failed, {len(plan.missing)} without audio"
+    if plan.unreadable:
+        counts += f", {len(plan.unreadable)} unreadable"
     say(f"{manifest.name}: {kept} of {len(manifest.tracks)} tracks are in {where} ({counts}). {following}".rstrip())

@@ -60,7 +60,11 @@ def is_table(dataset: str) -> bool:
 
 
 def load(
-    dataset: str, root: Path | None = None, splits: Path | None = None, choices: Choices = DEFAULT_CHOICES
+    dataset: str,
+    root: Path | None = None,
+    splits: Path | None = None,
+    choices: Choices = DEFAULT_CHOICES,
+    name: str = "",
 ) -> Manifest:
     """The manifest of a registered data set, or of a CSV file (see `m2e.manifests.table`).
 
@@ -69,19 +73,20 @@ def load(
         root: folder of the data set; default: its name under $M2E_DATA or data, for a CSV file the file's own.
         splits: folder with train.txt, validation.txt and test.txt, in place of the data set's own splits.
         choices: what the data set leaves to the user.
+        name: of the data set of a CSV file, in place of the file's.
 
     Raises:
         DataError: an unknown name; a folder or file that is missing, unreadable or damaged.
     """
     try:
-        return _load(dataset, root, splits, choices)
+        return _load(dataset, root, splits, choices, name)
     except OSError as error:
         raise DataError(f"{error.filename or dataset}: cannot be read: {error.strerror}") from error
 
 
-def _load(dataset: str, root: Path | None, splits: Path | None, choices: Choices) -> Manifest:
+def _load(dataset: str, root: Path | None, splits: Path | None, choices: Choices, name: str) -> Manifest:
     if is_table(dataset):
-        manifest = table.read(Path(dataset), root, choices.scale, reserved=DATASETS)
+        manifest = table.read(Path(dataset), root, choices.scale, name, reserved=DATASETS)
     else:
         folder, registered = root or default_root(dataset), find(dataset)
         manifest = registered.read(folder, choices)
@@ -90,9 +95,9 @@ def _load(dataset: str, root: Path | None, splits: Path | None, choices: Choices
     if splits is not None:
         manifest = apply_splits(manifest, splits)
     if choices.align not in (AUTO, NONE):
-        name, _, other = choices.align.partition("=")
+        whose, _, other = choices.align.partition("=")
         same_scale = replace(DEFAULT_CHOICES, scale=choices.scale)
-        manifest = align_splits(manifest, load(name, Path(other) if other else None, choices=same_scale))
+        manifest = align_splits(manifest, load(whose, Path(other) if other else None, choices=same_scale))
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def parse(name: str, letter: str, root: Path, choices: Choices) -> Manifest:
     """The manifest of the synthetic set at `root`."""
     labels = "synthetic labels of synthetic audio, for demonstration only"
     file = Place(root).inside("manifest.csv", name)
-    return table.read(file, root, name=name, letter=letter, labels=labels)
+    return replace(table.read(file, root, name=name, letter=letter, labels=labels), root=None)
 
 
 DATASETS = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def relabel(
     from m2e.cache.labels import write_labels
     from m2e.cache.lock import pack_lock
     from m2e.manifests import DATASETS, load
-    from m2e.manifests.labels import manifest_labels
+    from m2e.manifests.labels import manifest_labels, source_of
 
     if table is not None and table.suffix.lower() != ".csv":
         raise click.BadParameter(f"{table} does not end in .csv", param_hint="--manifest")
@@ -65,17 +66,27 @@ def relabel(
         raise DataError(f"{folder} is the cache of a table of your own: give it, for example --manifest {name}.csv")
     check_choices(choices, [source])
     manifest = load(source, root, splits, choices)
+    known = old.source if old else None
+    same = known is not None and manifest.root is not None and known.is_same(source_of(manifest))
+    if same and manifest.name != name:  # the cache was given a name of its own
+        manifest = dataclasses.replace(manifest, name=name)
     if manifest.name != name:
         raise DataError(f"{folder} is the cache of {name}, and {source} is a manifest of {manifest.name}")
-    if old is None:
-        say(f"{folder}: its labels are missing or damaged and cannot be compared", "note")
-    new = manifest_labels(manifest)
-    if old and not set(new.track_ids) & set(old.track_ids):
+    if known and known.root and manifest.root is not None and not same:
         raise DataError(
-            f"{folder} and {source} have no track in common: their ids are such as {old.track_ids[0]!r} and "
-            f"{new.track_ids[0]!r}"
+            f"{folder} was made from another table of this name, in {known.root}: `m2e-extract --replace` puts one in "
+            "the place of the other"
         )
+    if old is None:
+        say(f"{folder}: its labels are missing and cannot be compared", "note")
+    new = manifest_labels(manifest)
     with pack_lock(folder, break_lock):
+        old = _labels(folder)
+        if old and not set(new.track_ids) & set(old.track_ids):
+            raise DataError(
+                f"{folder} and {source} have no track in common: their ids are such as {old.track_ids[0]!r} and "
+                f"{new.track_ids[0]!r}"
+            )
         write_labels(folder, new)
     changed = changes(old, new)
     if as_json:
@@ -91,15 +102,13 @@ def relabel(
 
 
 def _labels(folder: Path) -> Labels | None:
-    """The labels that are there; None where they are damaged, beside features that need new ones."""
+    """The labels that are there; None where there are none, beside features that need some."""
+    from m2e.cache.folders import LABELS_FILE
     from m2e.cache.labels import read_labels
 
-    try:
+    if (folder / LABELS_FILE).exists() or not any(folder.glob("features-*")):
         return read_labels(folder)
-    except DataError:
-        if not any(folder.glob("features-*")):
-            raise
-        return None
+    return None
 
 
 def changes(old: Labels | None, new: Labels) -> dict[str, int]:

@@ -62,13 +62,14 @@ def read(
     root = file.parent if root is None else root
     table = read_table(file, _NEEDED, _OPTIONAL, MARK)
     built = _Built(file, table)
-    name = name or built.one("name") or file.stem
+    given, name = name, name or built.one("name") or file.stem
     letter = letter or built.one("letter")
     if not can_name(name):
-        remedy = "change its first line" if built.one("name") else "rename the file"
-        raise DataError(f"{file}: {name[:80]!r} cannot name a data set: {remedy}, which names it")
-    if name.casefold() in reserved and not built.known:
-        raise DataError(f"{file}: rename the file; {name} is the name of a registered data set")
+        remedy = "give another" if given else "change its first line" if built.one("name") else "rename the file"
+        raise DataError(f"{file}: {name[:80]!r} cannot name a data set: {remedy}{'' if given else ', which names it'}")
+    if name.casefold() in reserved and (given or not built.known):
+        remedy = "give another name" if given else "rename the file"
+        raise DataError(f"{file}: {remedy}; {name} is the name of a registered data set")
     if len(letter) > 1 or not letter.isprintable():
         raise DataError(f"{file}: {letter[:80]!r} is not a letter of a data set")
     if not root.is_dir():
@@ -104,6 +105,7 @@ def read(
         provenance=built.one("provenance") or _provenance(file, columns, labels, scale),
         notes=tuple(notes),
         unlabelled=built.all("unlabelled"),
+        root=None if built.known and name in reserved else root,
     )
 
 

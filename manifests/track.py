@@ -111,6 +111,7 @@ class Manifest:
         notes: a line each on what a user should know (songs without labels, ...).
         unlabelled: ids that the data set names but that have no label, and so are no tracks here.
         evidence: figures on which a judgement of the labels rests: of which tracks, and by what they measure.
+        root: of a user's own table, the folder that its paths start from; None for a registered data set.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
     evidence: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         what = f"data set {repr(self.name)[:80]}"

@@ -122,9 +122,13 @@ class ModelCard:
         values = parse_object(text)
         if values.get("format") != FORMAT:
             raise ValueError(f"it is not a model of format {FORMAT}")
-        card = cls(
+        settings = ExtractionConfig.from_values(typed(values, "extraction", dict))
+        extraction = settings.of_fingerprint(typed(values, "features", str))
+        if extraction is None:
+            raise ValueError("its extraction settings are not those that it was trained with: it was edited")
+        return cls(
             train=TrainConfig.from_values(typed(values, "train", dict)),
-            extraction=ExtractionConfig.from_values(typed(values, "extraction", dict)),
+            extraction=extraction,
             width=typed(values, "width", int),
             tag_names=typed_list(values, "tag_names", str),
             tasks=typed_list(values, "tasks", str),  # type: ignore[arg-type]
@@ -133,9 +137,6 @@ class ModelCard:
             ),
             thresholds=typed_list(values, "thresholds", float),
         )
-        if typed(values, "features", str) != card.extraction.fingerprint:
-            raise ValueError("its extraction settings are not those that it was trained with: it was edited")
-        return card
 
 
 def _require(right: bool, name: str, value: object, accepted: str) -> None:

@@ -215,15 +215,17 @@ def test_two_settings_in_one_folder_must_be_chosen_from(cache: FeatureCache) -> 
         FeatureCache.open(cache.folder, features="zzz")
 
 
-def test_two_different_records_of_a_track_are_an_error_and_equal_ones_are_not(cache: FeatureCache) -> None:
+def test_several_records_of_a_track_are_one_track(cache: FeatureCache) -> None:
     for i, track_id in enumerate(cache.track_ids[:2]):
         with FeatureWriter(cache.folder, CONFIG) as writer:
             writer.add(random_track(track_id, seed=i, segments=1 + i % 4))
     assert len(FeatureCache.open(cache.folder).track_ids) == 70
+    assert FeatureCache.open(cache.folder).notes == []
     with FeatureWriter(cache.folder, CONFIG) as writer:
         writer.add(random_track("t0000", seed=99))
-    with pytest.raises(DataError, match="two different records"):
-        FeatureCache.open(cache.folder)
+    opened = FeatureCache.open(cache.folder)
+    assert len(opened.track_ids) == 70
+    assert ["of different audio" in note for note in opened.notes] == [True]
 
 
 def test_no_cache_and_no_features_say_what_to_run(tmp_path: Path) -> None:

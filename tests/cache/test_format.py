@@ -13,6 +13,7 @@ import xxhash
 from support.caches import CONFIG, make_cache, make_labels, random_track
 
 from m2e.cache import DataError, ExtractionConfig, FeatureCache
+from m2e.cache.errors import NewerError
 from m2e.cache.folders import features_folder
 from m2e.cache.hdf5 import hdf5_image
 from m2e.cache.pack import pack
@@ -88,6 +89,8 @@ def test_the_digest_of_labels(folder: Path) -> None:
         "valence_arousal",
         "clip_group",
         "artist",
+        "root",
+        "rows",
     ]
     with h5py.File(folder / "labels.h5") as file:
         assert set(file) == set(names)
@@ -100,8 +103,8 @@ def test_a_newer_version_is_refused_by_its_number_and_unknown_attributes_are_not
     with h5py.File(path, "r+") as file:
         file.attrs["something_new"] = 7
     assert len(FeatureCache.open(folder).load().track_ids) == 20
-    path.write_bytes(hdf5_image({"quite_different": np.zeros(3)}, {"schema_version": 2}))
-    with pytest.raises(DataError, match="format version 2; this m2e reads up to version 1: update m2e"):
+    path.write_bytes(hdf5_image({"quite_different": np.zeros(3)}, 2))
+    with pytest.raises(NewerError, match="format version 2; this m2e reads up to 1: update m2e"):
         FeatureCache.open(folder)
 
 

@@ -60,7 +60,7 @@ def test_what_cannot_be_one_cache_is_refused_before_anything_is_written(tmp_path
         "other labels": make_cache(tmp_path / "b", changed),
         "another data set": make_cache(tmp_path / "c", make_labels("pmemo", "P", 5)),
         "tail": make_cache(tmp_path / "d", LABELS, replace(CONFIG, tail="keep")),
-        "another record": make_cache(tmp_path / "e", LABELS, signal=1),
+        "another record": make_cache(tmp_path / "e", LABELS, seed=100),
     }
     for message, other in others.items():
         with pytest.raises(DataError, match=message):

@@ -1,9 +1,14 @@
 """m2e-extract as a user runs it: what it keeps, skips, resumes and says."""
 
+import errno
 import json
+import os
+import shlex
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from support.music import write_songs
 from support.official import write_emomusic
 
 from m2e.cache import FeatureCache
+from m2e.cache.cli import main as care
 from m2e.cache.failures import read_failures
 from m2e.extract.cli import main
 
@@ -134,7 +140,13 @@ def test_changed_audio_is_extracted_again_and_overwrite_replaces_all(
     embeddings = {track_id: before.embeddings(track_id) for track_id in before.track_ids}
     (table.parent / "0.wav").write_bytes((table.parent / "4.wav").read_bytes())  # of the same size
     shutil.copy(table.parent / "5.flac", table.parent / "1.flac")
-    result = extract(table, cache, "--check-audio")
+    names = files(cache)
+    asked = extract(table, cache, "--check-audio")
+    assert asked.exit_code == 1
+    assert "the audio of 2 of 6 tracks is another than when it was extracted" in asked.stderr
+    assert "--accept-changes extracts them again. Nothing was changed" in asked.stderr
+    assert files(cache) == names
+    result = extract(table, cache, "--check-audio", "--accept-changes")
     assert result.exit_code == 0
     assert "the audio of 2 tracks changed since it was extracted" in result.stderr
     after = FeatureCache.open(cache / "songs")
@@ -147,7 +159,7 @@ def test_changed_audio_is_extracted_again_and_overwrite_replaces_all(
     assert files(cache).keys() == names.keys()  # the same audio gives the same bytes
 
 
-def test_a_damaged_file_is_set_aside_and_its_tracks_are_extracted_again(
+def test_a_damaged_file_stops_the_run_with_the_command_that_repairs_and_then_its_tracks_are_extracted_again(
     extracted: tuple[Path, Path, dict[str, object]], tmp_path: Path
 ) -> None:
     table, cache, summary = extracted
@@ -155,12 +167,134 @@ def test_a_damaged_file_is_set_aside_and_its_tracks_are_extracted_again(
     pack = next((tmp_path / "cache").glob("songs/features-*/pack-*.h5"))
     whole = pack.read_bytes()
     pack.write_bytes(whole[: len(whole) * 3 // 4])
+    before = files(tmp_path / "cache")
+    result = extract(table, tmp_path / "cache")
+    assert result.exit_code == 1
+    repair = f"m2e-cache repair {tmp_path / 'cache' / 'songs'}"
+    assert f"`{repair}`" in result.stderr
+    assert files(tmp_path / "cache") == before
+    assert CliRunner().invoke(care, shlex.split(repair)[1:]).exit_code == 0
     result = extract(table, tmp_path / "cache")
     assert result.exit_code == 0
-    assert f"damaged {pack}" in result.stderr
-    assert "1 damaged files were moved to" in result.stderr
     assert json.loads(result.stdout)["kept"] == summary["kept"]
     assert pack.read_bytes() == whole  # made again, to the byte
+
+
+@pytest.mark.parametrize("how", ["forbidden", "newer", "newer settings"])
+def test_what_cannot_be_read_or_is_newer_stops_the_run_and_stays(
+    extracted: tuple[Path, Path, dict[str, object]], tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, cache, _ = extracted
+    shutil.copytree(cache, tmp_path / "cache")
+    pack = next((tmp_path / "cache").glob("songs/features-*/pack-*.h5"))
+    if how == "forbidden":
+        real = os.open
+
+        def opened(name: Any, *words: Any, **named: Any) -> int:
+            if os.fspath(name) == str(pack):
+                raise PermissionError(errno.EACCES, "Permission denied", str(pack))
+            return real(name, *words, **named)
+
+        monkeypatch.setattr(os, "open", opened)
+    else:
+        import h5py
+
+        with h5py.File(pack, "r+") as file:
+            file.attrs["schema_version"] = 7
+    before = files(tmp_path / "cache")
+    result = extract(table, tmp_path / "cache", "--overwrite")
+    assert result.exit_code == 1
+    assert ("Permission denied" if how == "forbidden" else "update m2e") in result.stderr
+    assert files(tmp_path / "cache") == before
+
+
+def test_features_stay_until_there_are_new_ones_whatever_ends_the_run(tmp_path: Path) -> None:
+    """A tag editor has touched every file, and the run dies before the first track is done again."""
+    table, cache = write_songs(tmp_path, 4), tmp_path / "cache"
+    extract(table, cache)
+    before = FeatureCache.open(cache / "songs").load()
+    for path in tmp_path.glob("[0-9].*"):
+        with path.open("ab") as file:
+            file.write(b"\0\0")
+    asked = extract(table, cache)
+    assert asked.exit_code == 1
+    assert "the audio of 4 of 4 tracks is another" in asked.stderr
+    for options in (["--accept-changes"], ["--overwrite"]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("m2e.extract.session.choose_device", lambda device: sys.exit(143))
+            assert extract(table, cache, *options).exit_code == 143
+        np.testing.assert_array_equal(FeatureCache.open(cache / "songs").load().embeddings, before.embeddings)
+    done = extract(table, cache, "--accept-changes")
+    assert json.loads(done.stdout)["new"] == json.loads(done.stdout)["kept"] == 4
+    after = FeatureCache.open(cache / "songs").load()
+    assert after.track_ids == before.track_ids
+    assert not set(after.audio_sha256) & set(before.audio_sha256)
+    assert [name[:5] for name in files(cache)] == ["pack-"]
+
+
+def test_a_changed_file_that_is_broken_keeps_the_features_of_what_it_was(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path, 3), tmp_path / "cache"
+    extract(table, cache)
+    (tmp_path / "0.wav").write_text("broken")
+    result = extract(table, cache)
+    summary = json.loads(result.stdout)
+    assert (summary["kept"], summary["new"], summary["failed"]) == (3, 0, 1)
+    assert len(FeatureCache.open(cache / "songs").track_ids) == 3
+    again = extract(table, cache)
+    assert json.loads(again.stdout)["failed"] == 1
+    assert "1 failed before" in again.stderr
+
+
+def test_features_whose_audio_is_gone_are_there(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path, 3), tmp_path / "cache"
+    extract(table, cache)
+    for path in tmp_path.glob("[0-9].*"):
+        path.unlink()
+    result = extract(table, cache)
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["kept"], summary["missing"], summary["unheard"]) == (3, 0, 3)
+    assert "3 in the cache, 0 to do" in result.stderr
+    assert "the audio of 3 tracks in the cache is not there, or cannot be read: they stay" in result.stderr
+
+
+def test_another_table_of_the_same_name_is_refused_with_two_ways_out(tmp_path: Path) -> None:
+    first = write_songs(tmp_path / "first", 4)
+    second = write_songs(tmp_path / "second", 2)
+    cache = tmp_path / "cache"
+    extract(first, cache)
+    labels, kept = (cache / "songs" / "labels.h5").read_bytes(), files(cache)
+    refused = extract(second, cache)
+    assert refused.exit_code == 1
+    assert f"another data set called songs: it has 4 tracks of {tmp_path / 'first'}, and 2 of" in refused.stderr
+    assert "--name NAME" in refused.stderr
+    assert "--replace" in refused.stderr
+    assert (cache / "songs" / "labels.h5").read_bytes() == labels
+    assert files(cache) == kept
+    assert extract(second, cache, "--name", "others").exit_code == 0
+    assert len(FeatureCache.open(cache / "others").track_ids) == 2
+    assert FeatureCache.open(cache / "others").labels.clip_group[0] == "others/song00"
+    assert len(FeatureCache.open(cache / "songs").track_ids) == 4
+    assert extract(second, cache, "--replace").exit_code == 0  # the same sounds, by their digests
+    assert FeatureCache.open(cache / "songs").labels.track_ids == ("song00", "song01")
+    assert files(cache).keys() == kept.keys()
+    for options in (["--name", "deam"], ["--name", "a/b"]):
+        assert extract(second, cache, *options).exit_code == 1
+    assert extract("deam", cache, "--name", "x", "--root", str(tmp_path)).exit_code == 2
+
+
+def test_a_table_that_was_edited_or_moved_is_the_same(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path / "here", 3), tmp_path / "cache"
+    extract(table, cache)
+    moved = (tmp_path / "here").rename(tmp_path / "there") / table.name
+    assert json.loads(extract(moved, cache).stdout)["new"] == 0
+    rows = moved.read_text().splitlines()
+    moved.write_text("\n".join([*rows[:-1], rows[-1].replace("song02", "song99")]) + "\n")
+    result = extract(moved, cache)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["new"] == 1
+    moved.write_text(moved.read_text().replace("song", "title"))
+    assert extract(moved, cache).exit_code == 1  # not one track in common
 
 
 def test_missing_audio_is_one_line_and_nothing_there_is_exit_1(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a run decides to do, without doing it."""
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,11 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def plan(
-    manifest: Manifest, stored: Mapping[str, bytes], failed: Mapping[str, int] | None = None, **how: object
+    manifest: Manifest,
+    stored: Mapping[str, bytes],
+    failed: Mapping[str, int] | None = None,
+    generations: Mapping[str, int] | None = None,
+    **how: object,
 ) -> Plan:
     """The plan where the cache holds features of `stored` audio, and `failed` of that size did."""
     index = np.zeros(len(stored), INDEX)
@@ -38,7 +44,8 @@ def plan(
         track_id: Failure(track_id, track_id, "audio", "no music", size, attempts=2)
         for track_id, size in (failed or {}).items()
     }
-    return make_plan(manifest, index, failures, Selection(**how))  # type: ignore[arg-type]
+    of_records = np.array([(generations or {}).get(track_id, 0) for track_id in stored], np.int64)
+    return make_plan(manifest, index, of_records, failures, Selection(**how))  # type: ignore[arg-type]
 
 
 def ids(made: Plan) -> list[str]:
@@ -55,18 +62,79 @@ def test_what_is_stored_missing_or_failed_is_left(manifest: Manifest) -> None:
     assert ids(plan(manifest, {}, {"t02": 3}, retry_failed=True))[:3] == ["t00", "t01", "t02"]
 
 
-def test_changed_audio_is_done_again_and_its_record_goes(manifest: Manifest) -> None:
+def test_changed_audio_is_done_again_as_a_newer_record(manifest: Manifest) -> None:
     stored = {"t00": b"aaa", "t01": b"aaaa", "t02": b"bbb"}
     made = plan(manifest, stored)
-    assert (made.done, made.changed, made.replaced) == (("t00", "t02"), ("t01",), ("t01",))
+    assert (made.done, made.changed, made.again) == (("t00", "t02"), ("t01",), {"t01"})
+    assert made.generation == 1
     assert ids(made)[-1] == "t01"
+    assert plan(manifest, stored, generations={"t00": 9, "t01": 2}).generation == 3
+    assert plan(manifest, {"t00": b"aaa"}).generation == 0
     by_content = plan(manifest, stored, check_audio=True)
-    assert (by_content.done, by_content.replaced) == (("t00",), ("t01", "t02"))
+    assert (by_content.done, by_content.again) == (("t00",), {"t01", "t02"})
     everything = plan(manifest, stored, {"t05": 3}, overwrite=True)
     assert everything.done == ()
     assert not everything.failed
-    assert everything.replaced == ("t00", "t01", "t02")
+    assert everything.again == {"t00", "t01", "t02"}
     assert sorted(ids(everything)) == [f"t{i:02d}" for i in range(12) if i != 3]
+
+
+def test_changed_audio_that_failed_is_not_tried_again(manifest: Manifest) -> None:
+    stored = {"t00": b"aaaa", "t01": b"aaa"}
+    made = plan(manifest, stored, {"t00": 3, "t01": 3})
+    assert (set(made.failed), made.done, made.again) == ({"t00"}, ("t01",), set())
+    assert plan(manifest, stored, {"t00": 3}, retry_failed=True).again == {"t00"}
+    assert plan(manifest, stored, {"t00": 4}).again == {"t00"}
+
+
+def test_overwriting_goes_on_where_it_was_interrupted_and_then_begins_anew(manifest: Manifest) -> None:
+    stored = {f"t{i:02d}": b"aaa" for i in (0, 1, 2)}
+    made = plan(manifest, stored, generations={"t00": 1}, overwrite=True)
+    assert (made.done, made.again, made.generation) == (("t00",), {"t01", "t02"}, 1)
+    again = plan(manifest, stored, generations=dict.fromkeys(stored, 1), overwrite=True)
+    assert (again.done, again.again, again.generation) == ((), set(stored), 2)
+    changed = plan(manifest, {**stored, "t00": b"aaaa"}, generations={"t00": 1}, overwrite=True)
+    assert (changed.again, changed.generation) == (set(stored), 2)
+
+
+def test_audio_that_cannot_be_looked_at_is_neither_changed_nor_missing(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.stat
+
+    def stat(path: Path, **how: Any) -> os.stat_result:
+        number = {"t00": errno.EIO, "t01": errno.ESTALE, "t04": errno.EACCES, "t05": errno.ENOTDIR}.get(Path(path).name)
+        if number:
+            raise OSError(number, os.strerror(number))
+        return real(path, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    stored = dict.fromkeys(("t00", "t01", "t02", "t03"), b"aaa")
+    made = plan(manifest, stored)
+    assert sorted(made.done) == ["t00", "t01", "t02", "t03"]
+    assert (made.unheard, made.changed) == (3, ())
+    assert [(track.track_id, reason) for track, reason in made.unreadable] == [("t04", "Permission denied")]
+    assert [track.track_id for track in made.missing] == ["t05"]
+
+
+def test_audio_whose_content_cannot_be_read_is_not_changed(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.open
+
+    def opened(path: Path, *how: Any) -> Any:
+        if path.name == "t01":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *how)
+
+    monkeypatch.setattr(Path, "open", opened)
+    made = plan(manifest, {"t00": b"bbb", "t01": b"aaa", "t02": b"aaa"}, check_audio=True)
+    assert (sorted(made.done), made.unheard, made.changed) == (["t01", "t02"], 1, ("t00",))
+
+
+@pytest.mark.parametrize(("changed", "of", "asks"), [(1, 4, False), (1, 11, False), (2, 11, True), (11, 11, True)])
+def test_much_changed_audio_at_once_is_a_question(manifest: Manifest, changed: int, of: int, asks: bool) -> None:
+    names = [f"t{i:02d}" for i in range(12) if i != 3][:of]
+    stored = {name: b"aaaa" if i < changed else b"aaa" for i, name in enumerate(names)}
+    assert plan(manifest, stored).is_suspicious == asks
 
 
 def test_parts_share_out_every_track_and_the_limit_is_of_the_whole(manifest: Manifest) -> None:

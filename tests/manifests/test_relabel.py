@@ -13,6 +13,7 @@ from support.official import WRITERS, write
 
 from m2e.cache import FeatureCache, FeatureWriter, read_labels
 from m2e.cache.cli import main
+from m2e.cache.lock import pack_lock
 from m2e.manifests import load, table
 from m2e.manifests.labels import save_labels
 
@@ -51,7 +52,7 @@ def test_repaired_labels_reach_the_trainer_and_features_stay(folder: Path) -> No
     low = [int(track_id) <= 1000 for track_id in before.track_ids]
     np.testing.assert_array_equal(cache.labels.valence_arousal[low], before.valence_arousal[low][:, ::-1])
     assert features(folder) == kept
-    assert not list(folder.glob("*.lock")) and not list(folder.glob(".tmp-*"))  # noqa: PT018
+    assert not list(folder.glob(".tmp-*"))
     assert json.loads(relabel(folder, "--json").stdout)["other_valence_or_arousal"] == 4
     assert read_labels(folder).provenance == before.provenance
 
@@ -109,9 +110,22 @@ def test_next_command_is_quoted_and_finds_the_caches(folder: Path, monkeypatch: 
 
 def test_cache_of_a_table_of_ones_own(folder: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "mine.csv", "track_id,path,tags\n2,2.mp3,x\n")
-    save_labels(load(str(file)), folder)
-    assert "--manifest mine.csv" in relabel(folder).stderr
+    mine = folder.with_name("mine")
+    save_labels(load(str(file)), mine)
+    assert "--manifest mine.csv" in relabel(mine).stderr
+    assert relabel(mine, "--manifest", file).exit_code == 0
+
+
+def test_cache_that_was_given_a_name_is_known_by_its_table(tmp_path: Path) -> None:
+    file = write(tmp_path / "a" / "mine.csv", "track_id,path,tags\n2,2.mp3,x\n")
+    folder = tmp_path / "features" / "others"
+    save_labels(load(str(file), name="others"), folder)
     assert relabel(folder, "--manifest", file).exit_code == 0
+    assert read_labels(folder).dataset == "others"
+    other = write(tmp_path / "b" / "others.csv", "track_id,path,tags\n2,3.mp3,x\n")
+    refused = relabel(folder, "--manifest", other)
+    assert refused.exit_code == 1
+    assert f"made from another table of this name, in {tmp_path / 'a'}" in refused.stderr
 
 
 def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
@@ -122,12 +136,12 @@ def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
 
 def test_lock_of_another_process_is_respected(folder: Path) -> None:
     before = (folder / "labels.h5").read_bytes()
-    (folder / "pack.lock").write_text(f"elsewhere {os.getpid()} 0123abcd\n")
-    result = relabel(folder, "--deam-labels", "repaired")
+    with pack_lock(folder):
+        result = relabel(folder, "--deam-labels", "repaired")
     assert result.exit_code == 1
-    assert "--break-lock" in result.stderr
+    assert f"relabelled by process {os.getpid()} on" in result.stderr
     assert (folder / "labels.h5").read_bytes() == before
-    assert relabel(folder, "--deam-labels", "repaired", "--break-lock").exit_code == 0
+    assert relabel(folder, "--deam-labels", "repaired").exit_code == 0
     assert (folder / "labels.h5").read_bytes() != before
 
 
@@ -145,9 +159,16 @@ def test_a_write_that_fails_leaves_the_old_labels(folder: Path, monkeypatch: pyt
     assert (folder / "labels.h5").read_bytes() == before
 
 
-def test_damaged_labels_are_replaced(folder: Path) -> None:
+def test_lost_labels_are_written_again_and_damaged_ones_only_once_they_are_set_aside(folder: Path) -> None:
     good = (folder / "labels.h5").read_bytes()
-    (folder / "labels.h5").write_bytes(good[:-100] + bytes(100))
+    (folder / "features-0123456789abcdef").mkdir()
+    damaged = good[:-300]
+    (folder / "labels.h5").write_bytes(damaged)
+    refused = relabel(folder)
+    assert refused.exit_code == 1
+    assert "m2e-cache repair" in refused.stderr
+    assert (folder / "labels.h5").read_bytes() == damaged
+    (folder / "labels.h5").unlink()
     result = relabel(folder, "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["tracks"] == 8

@@ -62,16 +62,17 @@ def make_cache(
     dim: int = 8,
     signal: float = 0.0,
     segments: int | None = None,
+    seed: int = 0,
 ) -> Path:
     """Write a cache whose embeddings carry the labels with strength `signal` (0: noise alone); tracks have `segments`,
-    or 1 to 4 in turn."""
+    or 1 to 4 in turn, and audio that depends on `seed`."""
     targets = np.nan_to_num(np.concatenate([labels.tags, (labels.valence_arousal - 5) / 2], axis=1))
     mixing = np.random.default_rng(7).normal(size=(targets.shape[1], len(config.layers) * dim))
     write_labels(folder, labels)
     with FeatureWriter(folder, config) as writer:
         for i, track_id in enumerate(labels.track_ids):
             n = segments or 1 + i % 4
-            track = random_track(track_id, seed=i, segments=n, layers=len(config.layers), dim=dim)
+            track = random_track(track_id, seed=seed + i, segments=n, layers=len(config.layers), dim=dim)
             pull = signal * (targets[i] @ mixing).reshape(len(config.layers), dim)
             object.__setattr__(track, "embeddings", (track.embeddings + pull).astype(np.float32))
             writer.add(track)

@@ -1,4 +1,4 @@
-"""Killing a commit, a pack or a forget at each of its system calls.
+"""Killing a commit, a pack or the replacement of tracks at each of its system calls.
 
 With strace the calls are those that the kernel sees, by its fault injection; with the shim those of Python's os that
 change the disk, each killed before it happens and, for a write, half way through.
@@ -23,18 +23,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.caches import CONFIG
+from support.caches import CONFIG, random_track
 from support.crash.forks import track_id, write
 
+from m2e.cache import FeatureWriter, TrackFeatures
 from m2e.cache import pack as packing
 from m2e.cache.catalogue import scan
 from m2e.cache.folders import features_folder
-from m2e.cache.lock import LOCK_FILE
-from m2e.cache.pack import forget
+from m2e.cache.layout import to_record
 from m2e.cache.verify import verify
 
 OLD, NEW = range(40), range(40, 44)
-FORGOTTEN = (3, 30)
+REPLACED = (3, 30)
 CHANGING = (
     "open", "write", "posix_fallocate", "fsync", "close", "replace", "rename", "unlink", "mkdir", "link",
 )  # fmt: skip
@@ -48,11 +48,18 @@ def _pack(folder: Path) -> None:
     packing.pack(features_folder(folder, CONFIG))
 
 
-def _forget(folder: Path) -> None:
-    forget(features_folder(folder, CONFIG), [track_id(number) for number in FORGOTTEN])
+def _newer(number: int) -> TrackFeatures:
+    return random_track(track_id(number), seed=1000 + number)
 
 
-ACTIONS: dict[str, Callable[[Path], None]] = {"commit": _commit, "pack": _pack, "forget": _forget}
+def _replace(folder: Path) -> None:
+    with FeatureWriter(folder, CONFIG, generation=1) as writer:
+        for number in REPLACED:
+            writer.add(_newer(number))
+    _pack(folder)
+
+
+ACTIONS: dict[str, Callable[[Path], None]] = {"commit": _commit, "pack": _pack, "replace": _replace}
 
 
 def present(folder: Path) -> set[int]:
@@ -60,21 +67,22 @@ def present(folder: Path) -> set[int]:
     return {int(name[1:]) for name in scan(features, CONFIG).index["id"].tolist()}
 
 
+def replaced(folder: Path) -> set[int]:
+    """Tracks whose newer record is the one that counts."""
+    digest = {row["id"]: row["digest"].tobytes() for row in scan(features_folder(folder, CONFIG), CONFIG).index}
+    newer = {number: to_record(_newer(number)).index for number in REPLACED}
+    return {number for number, row in newer.items() if digest[row["id"][0]] == row["digest"][0].tobytes()}
+
+
 def is_right(action: str, folder: Path) -> bool:
     """After a kill every old track is there, the new ones all or none, nothing is damaged, and it can be done again."""
     found = present(folder)
-    fine = {
-        "commit": found in (set(OLD), set(OLD) | set(NEW)),
-        "pack": found == set(OLD),
-        "forget": set(OLD) - set(FORGOTTEN) <= found <= set(OLD),
-    }[action]
+    fine = found in ((set(OLD), set(OLD) | set(NEW)) if action == "commit" else (set(OLD),))
+    fine &= replaced(folder) in (set(), set(REPLACED))
     fine &= verify(features_folder(folder, CONFIG), deep=True) == []
-    lock = folder / LOCK_FILE
-    if lock.exists() and not lock.read_text().endswith("\n"):
-        os.utime(lock, (0, 0))  # killed before it wrote its name: that goes stale in ten seconds
     ACTIONS[action](folder)
-    after = {"commit": set(OLD) | set(NEW), "pack": set(OLD), "forget": set(OLD) - set(FORGOTTEN)}[action]
-    return fine and present(folder) == after
+    after = set(OLD) | set(NEW) if action == "commit" else set(OLD)
+    return fine and present(folder) == after and replaced(folder) == (set(REPLACED) if action == "replace" else set())
 
 
 def in_child(action: Callable[[], None], attach: list[str] | None = None) -> int:

@@ -21,7 +21,6 @@ from support.crash.forks import COMMITTED, PACKED, fork, pack_endlessly, write
 
 from m2e.cache.catalogue import scan
 from m2e.cache.folders import feature_files, features_folder
-from m2e.cache.lock import LOCK_FILE
 from m2e.cache.verify import verify
 
 _SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN (fs/ext4/ext4.h)
@@ -60,8 +59,6 @@ def main(folder: Path, cuts: int) -> dict[str, int]:
             present = {int(name[1:]) for name in scan(features, CONFIG).index["id"].tolist()}
             bad += len(verify(features, deep=True))
         lost += len(committed - present)
-        if (cache / LOCK_FILE).exists():
-            os.utime(cache / LOCK_FILE, (0, 0))  # to start a machine again takes longer than a nameless lock holds
         subprocess.run(["umount", str(mount)], check=True)
     return {"cuts": cuts, "committed": len(committed), "packs": packs, "lost": lost, "bad": bad}
 
