@@ -191,8 +191,8 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
     )
     if done.left:
         raise DataError(
-            f"{len(done.left)} files were left as they are: what cannot be read may be good; make it readable, or update "
-            "m2e"
+            f"{len(done.left)} files were left as they are: what cannot be read may be good; make it readable, or "
+            "update m2e"
         )
 
 

@@ -219,7 +219,7 @@ def test_features_stay_until_there_are_new_ones_whatever_ends_the_run(tmp_path: 
     asked = extract(table, cache)
     assert asked.exit_code == 1
     assert "the audio of 4 of 4 tracks is another" in asked.stderr
-    for options in (["--accept-changes"], ["--overwrite"]):
+    for options in (["--accept-changes"], ["--accept-changes", "--overwrite"]):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("m2e.extract.session.choose_device", lambda device: sys.exit(143))
             assert extract(table, cache, *options).exit_code == 143
