@@ -14,6 +14,7 @@ from m2e.cache.files import remove_stale_temporaries
 from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, SET_ASIDE, features_folders, read_config, without_settings
 from m2e.cache.labels import read_labels
 from m2e.cache.layout import Records, join
+from m2e.cache.links import refuse_linked
 from m2e.cache.lock import pack_lock
 from m2e.cache.pack import forget_locked, replace
 from m2e.cache.schema import ExtractionConfig
@@ -64,15 +65,16 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
             try:
                 config = read_config(features)
             except DataError as error:
-                damage.append(_set_aside(Damage(features / CONFIG_FILE, str(error))))
+                damage.append(_set_aside(folder, Damage(features / CONFIG_FILE, str(error))))
                 continue
             damaged = verify(features, deep=True, advance=advance)
             for its in damaged:
+                refuse_linked(folder, its.path, f"{its.path} is damaged: {its.reason}")
                 records = sound_records(its.path, config)[0]
                 if records:
                     saved.update(_ids(records))
                     replace(features, config, join(records), "shard")
-                damage.append(_set_aside(its))
+                damage.append(_set_aside(folder, its))
             problems = Problems()
             catalogue = scan(features, config, problems)
             if problems.ambiguous:
@@ -87,7 +89,7 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
         except DataError as error:
             wanted = ()
             if (folder / LABELS_FILE).exists():
-                damage.append(_set_aside(Damage(folder / LABELS_FILE, str(error))))
+                damage.append(_set_aside(folder, Damage(folder / LABELS_FILE, str(error))))
         redo: dict[Path, list[str]] = {}
         for features, there in present.items():
             settled = there | read_failures(features).keys()
@@ -104,8 +106,9 @@ def _ids(records: list[Records]) -> list[str]:
     return [part.index["id"][0].decode() for part in records]
 
 
-def _set_aside(damage: Damage) -> Damage:
+def _set_aside(cache: Path, damage: Damage) -> Damage:
     """Move the file of `damage`; returns it with the place where it is now."""
+    refuse_linked(cache, damage.path, damage.reason)
     folder = damage.path.parent / SET_ASIDE
     try:
         folder.mkdir(exist_ok=True)
