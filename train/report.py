@@ -110,6 +110,7 @@ class Report:
             *([("leak", LEAK_NOTE)] if self.leaks else []),
             *(("left out", line) for line in self.left_out),
             *(("note", line) for line in exchanged_labels(self.sets)),
+            *(("note", data.lack) for data in self.sets if data.lack),
             *(("note", note) for data in self.sets for note in data.notes),
             *(("note", line) for line in dict.fromkeys(_absent_classes(self.results))),
         ]
@@ -249,9 +250,12 @@ def make_report(
 
 def cautions(sets: Sequence[EmotionData]) -> list[str]:
     """What the data alone make one say."""
-    return [SYNTHETIC] * any(
-        data.name.startswith("demo-") or "synthetic" in data.provenance.lower() for data in sets
-    ) + [UNTRAINED] * (sets[0].extraction.encoder == "tiny")
+    synthetic = any(data.name.startswith("demo-") or "synthetic" in data.provenance.lower() for data in sets)
+    return [
+        *[SYNTHETIC] * synthetic,
+        *[UNTRAINED] * (sets[0].extraction.encoder == "tiny"),
+        *(f"{data.lack}: these are results of a part of it" for data in sets if data.is_partial),
+    ]
 
 
 def _counts(data: EmotionData) -> str:
