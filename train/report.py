@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from m2e.cache.console import console, say
+from m2e.cache.errors import printable
 from m2e.cache.files import write_atomically
 from m2e.cache.schema import ExtractionConfig
 from m2e.train.agreement import exchanged_labels
@@ -277,13 +278,13 @@ def _absent_classes(results: Sequence[Result]) -> list[str]:
 
 
 def _rich(grid: Grid, cautions: Sequence[str]) -> Table:
-    title = [escape(grid.title), *(f"[bold red]{escape(line)}[/]" for line in cautions)]
+    title = [escape(printable(grid.title)), *(f"[bold red]{escape(printable(line))}[/]" for line in cautions)]
     table = Table(title="\n".join(title), box=SIMPLE_HEAD, title_justify="left", collapse_padding=True, pad_edge=False)
     for i, heading in enumerate(grid.columns):
         table.add_column(heading, justify="left" if i < grid.texts else "right", no_wrap=True)
     for block in grid.blocks:
         for row in block:
-            table.add_row(*map(escape, row))
+            table.add_row(*(escape(printable(cell)) for cell in row))
         table.add_section()
     return table
 
