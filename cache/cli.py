@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2e.cache.console import PluginGroup, counting, say
-from m2e.cache.errors import DataError, printable
+from m2e.cache.console import PluginGroup, counting, say, tell
+from m2e.cache.errors import DataError
 
 if TYPE_CHECKING:
     from m2e.cache.verify import Damage
@@ -79,7 +79,7 @@ def info(folder: Path, features: str | None, as_json: bool) -> None:
 
 def _print_fact(name: str, value: Any) -> None:
     shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
-    click.echo(printable(f"{name:18}  {shown if shown not in ('', None) else '-'}"))
+    tell(f"{name:18}  {shown if shown not in ('', None) else '-'}")
 
 
 @main.command(epilog="Example: m2e-cache verify features/deam --deep")
@@ -145,9 +145,9 @@ def _as_json(damage: Damage) -> dict[str, Any]:
 
 def _print_damage(damage: list[Damage] | tuple[Damage, ...]) -> None:
     for its in damage:
-        click.echo(f"{printable(str(its.path))}\t{its.kind}\t{printable(its.reason)}")
+        tell(its.path, its.kind, its.reason)
         for track_id in its.tracks:
-            click.echo(f"  {printable(track_id)}")
+            tell(f"  {track_id}")
 
 
 @main.command(epilog="Example: m2e-cache repair features/deam")
@@ -172,9 +172,9 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
     else:
         _print_damage((*done.damage, *done.left))
         for track_id in done.redo[:_SHOWN]:
-            click.echo(f"redo  {printable(track_id)}")
+            tell(f"redo  {track_id}")
         if len(done.redo) > _SHOWN:
-            click.echo(f"redo  and {len(done.redo) - _SHOWN} more")
+            tell(f"redo  and {len(done.redo) - _SHOWN} more")
     for group in done.lost:
         say(f"{group} {LOST_SETTINGS}", "note")
     say(
@@ -191,8 +191,8 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
     )
     if done.left:
         raise DataError(
-            f"{len(done.left)} files were left as they are: what cannot be read may be good; make it readable, or "
-            "update m2e"
+            f"{len(done.left)} files cannot be used and stay where they are; what cannot be read may be good. The "
+            f"first: {done.left[0].reason}"
         )
 
 
@@ -260,8 +260,7 @@ def failures(folder: Path, features: str | None, as_json: bool) -> None:
         click.echo(json.dumps([asdict(failure) for failure in found.values()], indent=2))
     else:
         for its in found.values():
-            cells = (its.track_id, its.stage, its.attempts, its.path, its.reason)
-            click.echo("\t".join(printable(str(cell)) for cell in cells))
+            tell(its.track_id, its.stage, its.attempts, its.path, its.reason)
     say(f"{folder}: {len(found)} tracks failed." + (" m2e-extract --retry-failed tries them again." if found else ""))
 
 

@@ -31,11 +31,17 @@ def say(text: str, label: str = "", style: str = "yellow") -> None:
     console.print(Text.assemble((f"{label} " if label else "", style), printable(text)), soft_wrap=True)
 
 
+def tell(*cells: object) -> None:
+    """Print a line of results on standard output, cells between tabs: names from outside are shown, never obeyed."""
+    click.echo("\t".join(printable(str(cell)) for cell in cells))
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart, the last one ragged."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    """Columns two spaces apart, the last one ragged; cells are shown as `tell` does."""
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown
     )
 
 
@@ -157,7 +163,7 @@ def counting(description: str, total: int | None, unit: str) -> Iterator[Callabl
 def progress_bar(unit: str) -> Progress:
     """A bar with a count, the rate in `unit` a second, time gone and time left; silent where stderr is no terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # names from outside may hold brackets
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{{task.fields[rate]:.2f}} {unit}/s"),

@@ -17,6 +17,9 @@ LABELS_FILE = "labels.h5"
 SET_ASIDE = "set-aside"
 LOST_SETTINGS = f"has lost its {CONFIG_FILE}: the m2e-extract command that made it writes it again"
 _PREFIX = "features-"
+# Of a data set's labelled tracks: without more than this share of them, its results are those of another data set, and
+# m2e-train asks for --allow-missing.
+MOST_MISSING = 0.1
 
 
 def features_folder(folder: Path, config: ExtractionConfig) -> Path:
@@ -50,15 +53,17 @@ def features_folders(folder: Path, features: str | None = None) -> list[Path]:
     return chosen
 
 
-def training_command(dataset: str, folder: Path, features: str = "") -> str:
+def training_command(dataset: str, folder: Path, features: str = "", allow_missing: bool = False) -> str:
     """What trains on the cache `folder` of one data set, to be pasted into a shell.
 
     Args:
         dataset: its letter or name.
         features: how the fingerprint of its features begins, where there are several.
+        allow_missing: many of its tracks have no features.
     """
     caches = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
     which = ["--features", features] if features else []
+    which += ["--allow-missing"] * allow_missing
     return shlex.join(["m2e-train", "--datasets", dataset, "--cache", str(caches), *which])
 
 

@@ -19,6 +19,7 @@ from m2e.cache.files import remove_stale_temporaries
 from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, SET_ASIDE, features_folders, read_config, without_settings
 from m2e.cache.labels import read_labels
 from m2e.cache.layout import Records, join
+from m2e.cache.links import why_it_stays
 from m2e.cache.lock import pack_lock
 from m2e.cache.pack import replace
 from m2e.cache.schema import ExtractionConfig
@@ -69,15 +70,15 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
             try:
                 config = read_config(features)
             except DataError as error:
-                found.append(_moved(Damage.of(features / CONFIG_FILE, error)))
+                found.append(_moved(folder, Damage.of(features / CONFIG_FILE, error)))
                 continue
             for its in verify(features, deep=True, advance=advance):
-                if its.kind == "damaged":
+                if its.kind == "damaged" and not why_it_stays(folder, its.path):
                     records = sound_records(its.path, config)[0]
                     if records:
                         saved.update(_ids(records))
                         replace(features, config, join(records), "shard")
-                found.append(_moved(its))
+                found.append(_moved(folder, its))
             present[features] = {id_.decode() for id_ in scan(features, config, {}).index["id"].tolist()}
         own = False
         wanted: tuple[str, ...] = ()
@@ -86,7 +87,7 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
                 labels = read_labels(folder)
                 wanted, own = labels.track_ids, not labels.letter
             except DataError as error:
-                found.append(_moved(Damage.of(folder / LABELS_FILE, error)))
+                found.append(_moved(folder, Damage.of(folder / LABELS_FILE, error)))
         left = tuple(its for its in found if its.path.parent.name != SET_ASIDE)
         redo: dict[Path, list[str]] = {}
         for features, there in present.items():
@@ -103,8 +104,13 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
         return Repaired(moved, left, tuple(sorted(saved)), lost, ids, tuple(commands))
 
 
-def _moved(found: Damage) -> Damage:
-    return _set_aside(found) if found.kind == "damaged" else found
+def _moved(folder: Path, found: Damage) -> Damage:
+    """What was found in a data set's folder, set aside where that is known to be right."""
+    if found.kind != "damaged":
+        return found
+    if reason := why_it_stays(folder, found.path):
+        return replaced(found, reason=f"{found.reason}. {reason}")
+    return _set_aside(found)
 
 
 def _ids(records: list[Records]) -> list[str]:
@@ -114,9 +120,6 @@ def _ids(records: list[Records]) -> list[str]:
 def _set_aside(damage: Damage) -> Damage:
     """Move the file of `damage`; returns it with the place where it is now."""
     folder = damage.path.parent / SET_ASIDE
-    if damage.path.is_symlink():
-        reason = f"{damage.reason}; it is a link to {damage.path.readlink()}: mend or move that by hand"
-        return replaced(damage, reason=reason)
     try:
         folder.mkdir(exist_ok=True)
         target = folder / damage.path.name

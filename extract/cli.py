@@ -27,6 +27,7 @@ Examples:
   m2e-extract --dataset my-songs.csv --encoder tiny --chords cnn
   m2e-extract --dataset mtg-jamendo --dry-run      how many hours, how long here, how large
   m2e-extract --dataset mtg-jamendo --shard 0/4      the first of four machines on one shared folder
+  m2e-extract --dataset mtg-jamendo --shard auto      the part of this task of a SLURM job array
   m2e-extract --dataset mtg-jamendo --scheduler tcp://10.0.0.1:8786      the workers of a Dask cluster
 
 \b
@@ -45,13 +46,37 @@ Exit codes: 0 all good tracks are in; 1 none is (or --strict and some failed); 2
 _SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 
 
-def _parse_part(context: click.Context, option: click.Parameter, text: str | None) -> Part | None:
+def _parse_part(context: click.Context, option: click.Parameter, text: str | None) -> Part:
+    """What --shard says. A process that is one of several has to say it: all would do the same, or each a part."""
     from m2e.extract.part import Part
 
+    if text not in (None, "auto"):
+        try:
+            return Part.parse(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}, nor auto") from error
     try:
-        return Part.parse(text) if text else None
+        found = Part.from_environment(os.environ)
     except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+        raise click.UsageError(
+            f"the environment is that of a SLURM job array or torchrun, but {error}: say which part to do, "
+            "--shard I/N, or --shard 0/1 to do everything"
+        ) from error
+    if text == "auto":
+        if found is None:
+            raise click.UsageError(
+                "--shard auto takes the part from a SLURM job array (SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT) "
+                "or from RANK and WORLD_SIZE, and none of them is set: say --shard I/N"
+            )
+        say(f"--shard {found[0]}, from {found[1]}", "note")
+        return found[0]
+    if found and found[0].count > 1:
+        part, variables = found
+        raise click.UsageError(
+            f"{variables} say that this process is one of {part.count}: say --shard auto to do its part, {part}, or "
+            "--shard 0/1 to do everything"
+        )
+    return Part()
 
 
 def _parse_scheduler(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
@@ -152,9 +177,9 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
     "--shard",
     "part",
     callback=_parse_part,
-    metavar="I/N",
-    help="Only part I, from 0 to N-1, of N parts of the tracks; run the others elsewhere, on the same cache.  "
-    "[default: from a SLURM job array, or RANK and WORLD_SIZE]",
+    metavar="I/N|auto",
+    help="Only part I, from 0 to N-1, of N parts of the tracks; run the others elsewhere, on the same cache. auto: the "
+    "part that a SLURM job array, or RANK and WORLD_SIZE, give this process; there it has to be said.",
 )
 @click.option(
     "--scheduler",
@@ -221,7 +246,7 @@ def main(
     limit: int | None,
     jobs: int | None,
     device: str,
-    part: Part | None,
+    part: Part,
     scheduler: str | None,
     worker_resources: dict[str, float],
     retry_failed: bool,
@@ -267,7 +292,7 @@ def main(
         raise click.UsageError("--name is for one table of your own: other data sets have their names")
     selection = Selection(
         limit=limit,
-        part=part or _default_part(),
+        part=part,
         retry_failed=retry_failed,
         overwrite=overwrite,
         # Of another table's tracks nothing but their names is known to be the same.
@@ -337,18 +362,6 @@ def _export_chords(sessions: list[Session], folder: Path) -> None:
         with FeatureCache.open(session.folder, fingerprint_of(session.features)) as cache:
             n = export_chords(cache, folder / session.manifest.name)
         say(f"{session.manifest.name}: the chords of {n} tracks are in {folder / session.manifest.name}")
-
-
-def _default_part() -> Part:
-    from m2e.extract.part import Part
-
-    try:
-        part, variables = Part.from_environment(os.environ)
-    except ValueError as error:
-        raise click.UsageError(f"the environment says which part to do, but {error}; say it with --shard") from error
-    if part.count > 1:
-        say(f"--shard {part}, from {variables} in the environment (--shard 0/1 does everything)", "note")
-    return part
 
 
 def _parse_layers(text: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -39,22 +40,35 @@ class Part:
         return cls(int(index), int(count))
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> tuple[Self, str]:
-        """The part that a SLURM job array or torchrun gives this process, and by which variables ("" where none does).
+    def from_environment(cls, environment: Mapping[str, str]) -> tuple[Self, str] | None:
+        """The part that a SLURM job array or torchrun gives this process, and by which variables; None outside both.
 
         Raises:
-            ValueError: the numbers do not make parts, as in an array of odd indices such as 1,2,7.
+            ValueError: the variables do not make parts, as in an array of odd indices such as 1,2,7.
         """
-        if "SLURM_ARRAY_TASK_ID" in environment and "SLURM_ARRAY_TASK_COUNT" in environment:
-            names = ("ID", "COUNT", "MIN", "MAX", "STEP")
-            number = {name: int(environment.get(f"SLURM_ARRAY_TASK_{name}", "1")) for name in names}
-            count, first, step = number["COUNT"], number["MIN"], number["STEP"]
-            index, rest = divmod(number["ID"] - first, step)
-            if rest or ("SLURM_ARRAY_TASK_MAX" in environment and (number["MAX"] - first) // step + 1 != count):
-                raise ValueError(
-                    f"the SLURM array's {count} tasks are not evenly spaced from {first} in steps of {step}"
-                )
-            return cls(index, count), "SLURM_ARRAY_TASK_ID"
+        if "SLURM_ARRAY_TASK_ID" in environment:
+            return cls._of_array(environment), "SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT"
         if "RANK" in environment and "WORLD_SIZE" in environment:
-            return cls(int(environment["RANK"]), int(environment["WORLD_SIZE"])), "RANK and WORLD_SIZE"
-        return cls(), ""
+            return cls(_number(environment, "RANK"), _number(environment, "WORLD_SIZE")), "RANK and WORLD_SIZE"
+        return None
+
+    @classmethod
+    def _of_array(cls, environment: Mapping[str, str]) -> Self:
+        task, count = (_number(environment, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT"))
+        first, step = (_number(environment, f"SLURM_ARRAY_TASK_{name}", "1") for name in ("MIN", "STEP"))
+        if step < 1:
+            raise ValueError(f"SLURM_ARRAY_TASK_STEP is {step}")
+        last = _number(environment, "SLURM_ARRAY_TASK_MAX", str(first + (count - 1) * step))
+        index, rest = divmod(task - first, step)
+        if rest or (last - first) // step + 1 != count:
+            raise ValueError(f"the SLURM array's {count} tasks are not evenly spaced from {first} in steps of {step}")
+        return cls(index, count)
+
+
+def _number(environment: Mapping[str, str], name: str, default: str = "") -> int:
+    text = environment.get(name, default)
+    if not text:
+        raise ValueError(f"{name} is not set")
+    if not re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
+        raise ValueError(f"{name} is {text[:80]!r}, no whole number")
+    return int(text)

@@ -13,7 +13,7 @@ import click
 
 from m2e.cache.console import say
 from m2e.cache.failures import Failure
-from m2e.cache.folders import features_folders, fingerprint_of, training_command
+from m2e.cache.folders import MOST_MISSING, features_folders, fingerprint_of, training_command
 from m2e.extract.part import Part
 from m2e.extract.plan import Plan
 from m2e.manifests.track import Manifest
@@ -131,7 +131,8 @@ def summarise(manifest: Manifest, part: Part, features: Path, plan: Plan, tally:
     elif kept:
         several = len(features_folders(folder)) > 1
         which = fingerprint_of(features)[:8] if several else ""
-        following = f"Next: {training_command(manifest.letter or manifest.name, folder, which)}"
+        partial = len(manifest.tracks) - kept > MOST_MISSING * len(manifest.tracks)
+        following = f"Next: {training_command(manifest.letter or manifest.name, folder, which, partial)}"
     else:
         following = ""
     where = f"{folder}, of part {part}" if part.count > 1 else f"{folder}"

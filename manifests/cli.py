@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2e.cache.console import Group, counting, say
-from m2e.cache.errors import DataError, printable
+from m2e.cache.console import Group, counting, say, tell
+from m2e.cache.errors import DataError
 from m2e.manifests import is_table
 from m2e.manifests.dataset import DEFAULT_CHOICES, Choices
 from m2e.manifests.leaks_cli import leaks
@@ -93,22 +93,20 @@ def check(name: str | None, root: Path | None, splits: Path | None, choices: Cho
         if as_json:
             click.echo(json.dumps({"dataset": name, "ready": False, "problem": str(error), "steps": steps}, indent=2))
         elif dataset and not _can_be_read(dataset, folder, choices):
-            click.echo(f"{dataset.name} ({dataset.letter}): {dataset.description}")
-            click.echo(f"{'licence':18}  {dataset.licence}")
+            tell(f"{dataset.name} ({dataset.letter}): {dataset.description}")
+            tell(f"{'licence':18}  {dataset.licence}")
             for issue in dataset.issues:
-                click.echo(f"{'known issue':18}  {issue}")
+                tell(f"{'known issue':18}  {issue}")
             _echo_steps(steps)
-            click.echo(f"{'then':18}  {_command('m2e-manifest check', name, root, splits, choices)}")
+            tell(f"{'then':18}  {_command('m2e-manifest check', name, root, splits, choices)}")
         raise
     facts = {"ready": True, **examine(manifest, dataset or DATASETS.get(manifest.name)), "steps": steps}
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
-        click.echo(
-            f"{manifest.name} ({manifest.letter or 'no letter'}): {dataset.description if dataset else printable(name)}"
-        )
+        tell(f"{manifest.name} ({manifest.letter or 'no letter'}): {dataset.description if dataset else name}")
         for line in describe(facts):
-            click.echo(printable(line))
+            tell(line)
         if facts["audio_missing"]:
             _echo_steps(steps)
     if facts["audio_found"]:
@@ -156,13 +154,13 @@ def _overview(as_json: bool) -> None:
             there = f"audio of {row['audio_found']} of {row['tracks']} tracks"
         elif is_folder(Path(row["root"])):
             there = "incomplete or damaged"
-        click.echo(printable(f"{row['letter']}  {dataset.name:14}  {there} in {row['root']}; {dataset.description}"))
+        tell(f"{row['letter']}  {dataset.name:14}  {there} in {row['root']}; {dataset.description}")
     say("Next: m2e-manifest check NAME, which says how to get it and what is known of it")
 
 
 def _echo_steps(steps: list[str]) -> None:
     for number, step in enumerate(steps, start=1):
-        click.echo(printable(f"{f'step {number}':18}  {step}"))
+        tell(f"{f'step {number}':18}  {step}")
 
 
 def _command(
@@ -229,7 +227,7 @@ def show(
     for track in [by_id[track_id] for track_id in track_ids] or manifest.tracks[:limit]:
         facts = _track_facts(track)
         line = json.dumps(facts) if as_json else "  ".join(f"{key}={value}" for key, value in facts.items())
-        click.echo(printable(line))
+        tell(line)
     if not track_ids and len(manifest.tracks) > limit:
         say(f"... {len(manifest.tracks) - limit} more: --limit N, or name the tracks")
 
@@ -301,7 +299,7 @@ def verify_audio(
                 if verdict.state in wrong:
                     wrong[verdict.state].append(str(verdict.path))
                     if not as_json:
-                        click.echo(f"{verdict.state}\t{printable(str(verdict.path))}")
+                        tell(verdict.state, verdict.path)
                 advance(1)
     except KeyboardInterrupt:
         say(f"interrupted: {tally['good']} good files are noted. Run the same command to go on.")

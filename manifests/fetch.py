@@ -36,7 +36,7 @@ def fetch(dataset: DataSet, root: Path, base_url: str | None = None) -> list[Pat
 
 
 def _fetch(file: RemoteFile, root: Path, base_url: str) -> Path:
-    path = Place(root).inside(file.path, file.address)
+    path = Place(root).to_write(file.path)
     if path.exists() or path.is_symlink():
         if not _is(path, file.sha256):
             raise DataError(f"{path}: is there already and is not the published file: move it away to fetch it")

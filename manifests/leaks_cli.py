@@ -11,7 +11,6 @@ from typing import TypeVar
 import click
 
 from m2e.cache.console import Command, aligned, say
-from m2e.cache.errors import printable
 from m2e.manifests import DATASETS, is_table, load
 from m2e.manifests.dataset import AUTO, Choices
 from m2e.manifests.leaks import Leak, find_leaks
@@ -107,4 +106,4 @@ def _table(manifests: list[Manifest], found: list[Leak]) -> str:
     rows = [["test set", "tracks", "also in", *SPLITS]]
     for (tested, seen), of_split in cells.items():
         rows.append([tested, f"{tests[tested]}", seen, *(of_split.get(split, "-") for split in SPLITS)])
-    return aligned([[printable(cell) for cell in row] for row in rows])
+    return aligned(rows)

@@ -1,6 +1,8 @@
-"""Where the files of a data set are: below its root, one level of nesting forgiven, and never outside.
+"""Where the files of a data set are: below its root, one level of nesting forgiven.
 
-An archive may unpack into a folder of its own name, and audio and annotations may come in two of them.
+An archive may unpack into a folder of its own name, and audio and annotations may come in two of them. Links are
+followed, since people keep audio on another disk. What a table names stays below the root by its name, and what is
+written stays there by where it really goes.
 """
 
 from __future__ import annotations
@@ -16,52 +18,59 @@ _DEEPEST = 64
 
 
 class Place:
-    """A data set's root folder. Links that lead out of it are refused, whatever names them.
-
-    Raises:
-        DataError: the folder is a link in a loop.
-    """
+    """A data set's root folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        try:
-            self._resolved = root.resolve()
-        except RuntimeError as error:
-            raise DataError(f"{root}: this link cannot be followed") from error
         self._folders: dict[str, Path] = {}  # of tables, that are inside
-        self._followed: dict[Path, bool] = {}
         self._found: dict[str, list[tuple[Path, frozenset[str]]]] = {}
 
-    def inside(self, relative: str, where: str) -> Path:
-        """The path of `relative`, a cell of a table at `where`.
+    def inside(self, named: str, where: str) -> Path:
+        """The path of `named`, a cell of a table at `where`: relative to the root, or absolute and below it.
 
         Raises:
-            DataError: it is empty, absolute, climbs with "..", or leads out of the root through a link.
+            DataError: it is empty, climbs with "..", or is absolute and elsewhere.
         """
-        name = relative.rpartition("/")[2]
-        folder = relative.removesuffix(name)
+        name = named.rpartition("/")[2]
+        folder = named.removesuffix(name)
         plain = name not in ("", ".", "..")
-        try:
-            if plain and (home := self._folders.get(folder)):
-                path, inside = home / name, True
-            else:
-                path = self._path(relative, where)
-                inside = self._is_inside(path.parent)
-            if "\\" in relative and not path.exists():
-                raise DataError(f"{where}: path {relative[:200]!r}: folders are separated by /")
-            if not inside or (path.is_symlink() and not self._is_inside(path)):
-                raise DataError(f"{where}: path {relative!r} is not a path inside {self.root}: a link leads out of it")
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{where}: path {relative[:200]!r} below {self.root} cannot be followed") from error
+        home = self._folders.get(folder) if plain else None
+        path = home / name if home else self._path(named, where)
+        if "\\" in named and not path.exists():
+            raise DataError(f"{where}: path {named[:200]!r}: folders are separated by /")
         if plain:
             self._folders[folder] = path.parent
         return path
 
-    def _path(self, relative: str, where: str) -> Path:
-        parts = PurePosixPath(relative).parts
-        if not parts or ".." in parts or relative.startswith(("/", "\\")) or len(parts) > _DEEPEST:
-            raise DataError(f"{where}: path {relative[:200]!r} is not a path inside {self.root}")
-        return self.root / relative
+    def _path(self, named: str, where: str) -> Path:
+        parts = PurePosixPath(named).parts
+        below = PurePosixPath(named)
+        if below.is_absolute():
+            root = self.root.absolute().as_posix()
+            if not below.is_relative_to(root):
+                raise DataError(
+                    f"{where}: path {named[:200]!r} is not a path inside {self.root}: give a folder that holds all "
+                    "of them, --root DIR (--root / takes every absolute path)"
+                )
+            below = below.relative_to(root)
+        if not below.parts or ".." in parts or named.startswith("\\") or len(parts) > _DEEPEST:
+            raise DataError(f"{where}: path {named[:200]!r} is not a path inside {self.root}")
+        return self.root / below
+
+    def to_write(self, relative: str) -> Path:
+        """Where a file of this name goes that m2e brings.
+
+        Raises:
+            DataError: that is not below the root, whatever links are on the way.
+        """
+        path = self._path(relative, relative)
+        try:
+            root, parent = self.root.resolve(), path.parent.resolve()
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{path}: a link on its way cannot be followed") from error
+        if parent != root and root not in parent.parents:
+            raise DataError(f"{path}: a link leads out of {self.root}, and nothing is written through it")
+        return path
 
     def file(self, relative: Path) -> Path:
         """Where an official file is: at `relative` below the root, or below one of its folders.
@@ -69,7 +78,7 @@ class Place:
         A file that is nowhere gets its normal place, so that a message can name it.
 
         Raises:
-            DataError: two folders hold one, or a link leads out of the root.
+            DataError: two folders hold one.
         """
         found = [base for base, names in self._homes(str(relative.parent)) if relative.name in names]
         if len(found) > 1 and found[0] != self.root:
@@ -80,11 +89,7 @@ class Place:
         return (found or [self.root])[0] / relative
 
     def audio(self, *relatives: str) -> Path:
-        """Where an audio file is: the first of `relatives` ("folder/name") below the root or one of its folders.
-
-        Raises:
-            DataError: a link leads out of the root.
-        """
+        """Where an audio file is: the first of `relatives` ("folder/name") below the root or one of its folders."""
         for relative in relatives:
             folder, _, name = relative.rpartition("/")
             for base, names in self._homes(folder):
@@ -96,44 +101,21 @@ class Place:
         """Where a folder of this name is, and what it holds; looked up only once."""
         if folder not in self._found:
             self._found[folder] = [
-                (base, self._list(base / folder)) for base in self._bases if is_folder(base / folder)
+                (base, frozenset(os.listdir(base / folder)))  # noqa: PTH208 - names are all that is asked for
+                for base in self._bases
+                if is_folder(base / folder)
             ]
         return self._found[folder]
 
     @cached_property
     def _bases(self) -> list[Path]:
-        """The root and the folders in it. A folder that is a link is looked into only under its own name."""
-        with os.scandir(self.root) as entries:
-            below = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
-        return [self.root, *sorted(below)]
-
-    def _list(self, folder: Path) -> frozenset[str]:
-        self._check(folder)
-        names = []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_symlink():
-                    self._check(Path(entry))
-                names.append(entry.name)
-        return frozenset(names)
-
-    def _check(self, path: Path) -> None:
-        try:
-            inside = self._is_inside(path)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{path}: this link cannot be followed") from error
-        if not inside:
-            raise DataError(
-                f"{path}: this link leads out of {self.root} and is not followed: "
-                "put the files there, or give a folder that holds both as --root"
-            )
-
-    def _is_inside(self, path: Path) -> bool:
-        """Whether a path is the root or below it when all links are followed."""
-        if path not in self._followed:
-            resolved = path.resolve()
-            self._followed[path] = resolved == self._resolved or self._resolved in resolved.parents
-        return self._followed[path]
+        """The root and the folders in it, each once though links lead to it as well."""
+        below = [path for path in self.root.iterdir() if path.name[0] != "." and is_folder(path)]
+        bases: dict[tuple[int, int], Path] = {}
+        for path in (self.root, *sorted(below, key=lambda path: (path.is_symlink(), path))):
+            status = path.stat()
+            bases.setdefault((status.st_dev, status.st_ino), path)
+        return list(bases.values())
 
 
 def is_folder(path: Path) -> bool:

@@ -3,7 +3,7 @@
 | column | |
 |---|---|
 | track_id | unique; 1-64 bytes, printable |
-| path | the audio file, relative to the root folder and inside it, without ".." |
+| path | the audio file, inside the root folder: relative to it, or absolute; without ".." |
 | split | optional: train, validation, test, or empty for none; without the column, a hash of clip and artist decides |
 | tags | mood tags separated by ";", such as "happy;summer", without commas; empty for a track that has none of them |
 | valence, arousal | on 1-9, or on the scale that is declared; both empty for a track without |

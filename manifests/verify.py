@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2e.cache.errors import DataError
-from m2e.cache.regular import open_regular
+from m2e.cache.regular import open_regular, read_regular
 from m2e.manifests.dataset import DataSet
 from m2e.manifests.files import MAX_BYTES, read_lines
 from m2e.manifests.place import Place, is_folder
@@ -109,14 +109,11 @@ def _read_state(path: Path) -> str:
         DataError: something else than such a list is there, to which nothing may be added.
     """
     try:
-        if path.is_symlink():
-            raise DataError(f"{path}: is a link, which is not followed: give another file with --state")
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():
             return ""
-        if path.is_file() and path.stat().st_size <= MAX_BYTES:
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if not text or text.startswith(_HEADER):
-                return text
+        text = read_regular(path, MAX_BYTES).decode(errors="replace")
+        if text.startswith(_HEADER) or not (text or path.is_symlink()):  # a link is followed to such a list alone
+            return text
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     raise DataError(f"{path}: is there already and is no list of verified audio: give another file with --state")

@@ -11,6 +11,7 @@ from typing import Protocol
 import click
 
 from m2e.cache.console import aligned
+from m2e.cache.errors import printable
 from m2e.predict.result import SongPrediction
 from m2e.predict.text import csv_headings, csv_rows, song_page, summary_headings, summary_row
 
@@ -67,17 +68,17 @@ class JsonLines:
 
 
 class Csv:
-    """Rows on standard output, under one heading."""
+    """Rows on standard output, under one heading; names as they are, but on a terminal, which would obey them."""
 
     def __init__(self) -> None:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        self._shown = printable if sys.stdout.isatty() else str
         self._begun = False
 
     def add(self, prediction: SongPrediction) -> None:
-        if not self._begun:
-            self._writer.writerow(csv_headings(prediction))
-            self._begun = True
-        self._writer.writerows(csv_rows(prediction))
+        rows = [] if self._begun else [csv_headings(prediction)]
+        self._begun = True
+        self._writer.writerows([self._shown(cell) for cell in row] for row in (*rows, *csv_rows(prediction)))
 
     def finish(self) -> None:
         sys.stdout.flush()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -56,13 +58,25 @@ def _expand(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    found = [
-        song
-        for song in sorted(path.rglob("*"))
-        if song.suffix.lower() in SUFFIXES
-        and song.is_file()
-        and not any(part.startswith(".") for part in song.relative_to(path).parts)
-    ]
+    found = sorted(_search(path))
     if not found:
         raise DataError(f"{path} holds no audio files ({' '.join(sorted(SUFFIXES))})")
     yield from found
+
+
+def _search(top: Path) -> Iterator[Path]:
+    """Audio below a folder. Links are followed, after all else, and into no folder that was searched already."""
+    seen = set[tuple[int, int]]()
+    tops = deque([top])
+    while tops:
+        for folder, below, names in os.walk(tops.popleft()):
+            status = Path(folder).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                below.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            shown = [Path(folder, name) for name in below if not name.startswith(".")]
+            tops.extend(path for path in shown if path.is_symlink())
+            below[:] = [path.name for path in shown if not path.is_symlink()]
+            songs = (Path(folder, name) for name in names if not name.startswith("."))
+            yield from (song for song in songs if song.suffix.lower() in SUFFIXES and song.is_file())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from m2e.cache.console import aligned
-from m2e.cache.errors import printable
 from m2e.predict.result import Emotion, SongPrediction
 
 _MOST_TAGS = 3
@@ -15,7 +14,7 @@ _MOST_CHORDS = 16
 def song_page(prediction: SongPrediction) -> str:
     """One song: the whole, then a line a segment."""
     emotion = prediction.emotion
-    rows = [["song", f"{printable(prediction.song)} ({clock(prediction.seconds)})"]]
+    rows = [["song", f"{prediction.song} ({clock(prediction.seconds)})"]]
     if emotion.valence is not None and emotion.arousal is not None:
         rows += [["valence", f"{emotion.valence:.2f} on 1-9"], ["arousal", f"{emotion.arousal:.2f} on 1-9"]]
     for i, tag in enumerate(tag for tag in emotion.likeliest if tag.given):
@@ -40,7 +39,7 @@ def summary_headings(prediction: SongPrediction) -> list[str]:
 def summary_row(prediction: SongPrediction) -> list[str]:
     """One song among many; the path last, since it is as long as it likes."""
     *scores, tags = _cells(prediction.emotion)
-    return [*scores, str(prediction.key or "-"), tags, printable(prediction.song)]
+    return [*scores, str(prediction.key or "-"), tags, prediction.song]
 
 
 def csv_headings(prediction: SongPrediction) -> list[str]:

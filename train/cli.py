@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ Exit codes: 0 done; 1 the caches cannot be used, or the disk is full; 2 wrong us
 _INPUTS = ("mert", "chords", "key")
 _LARGEST_SEED = 2**63 - 1
 # All that these modes take besides their own option; anything else that is given is an error, not ignored.
-_SCORING = {"checkpoint", "datasets", "cache", "out", "device", "features", "as_json"}
+_SCORING = {"checkpoint", "datasets", "cache", "out", "device", "features", "allow_missing", "as_json"}
 _IMPORTING = {"published", "out"}
 
 
@@ -138,6 +139,11 @@ def _read_inputs(context: click.Context, parameter: click.Parameter, text: str) 
 @click.option("--tensorboard", is_flag=True, help="Log the losses of every epoch in the folder tensorboard of --out.")
 @device_option
 @click.option("--features", metavar="PREFIX", help="Which settings, where a cache holds several.")
+@click.option(
+    "--allow-missing",
+    is_flag=True,
+    help="Go on though more than a tenth of a data set's labelled tracks have no features.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
 @click.pass_context
 def main(
@@ -159,6 +165,7 @@ def main(
     tensorboard: bool,
     device: str,
     features: str | None,
+    allow_missing: bool,
     as_json: bool,
 ) -> None:
     """Train on feature caches and compare test metrics with the paper's; no audio is touched.
@@ -181,7 +188,7 @@ def main(
         if mode == "evaluate":
             assert checkpoint
             assert datasets is not None
-            report, out = _evaluate(checkpoint, datasets, cache, features, place, out)
+            report, out = _evaluate(checkpoint, datasets, cache, features, place, out, allow_missing)
         else:
             given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "precision": precision}
             changes = {name: value for name, value in given.items() if value is not None}
@@ -190,10 +197,10 @@ def main(
             except DataError as error:  # all of it comes from options
                 raise click.UsageError(str(error)) from error
             if table:
-                report, out = _table(int(table), cache, features, config, seeds, place, out)
+                report, out = _table(int(table), cache, features, config, seeds, place, out, allow_missing)
             else:
                 assert datasets is not None
-                report, out = _train(datasets, cache, features, config, place, out, tensorboard)
+                report, out = _train(datasets, cache, features, config, place, out, tensorboard, allow_missing)
         if rank():
             return
     report = replace(report, seconds=time.monotonic() - started)
@@ -260,11 +267,18 @@ def _import(path: Path, folder: Path) -> None:
 
 
 def _evaluate(
-    checkpoint: Path, datasets: str, cache: Path, features: str | None, place: torch.device, out: Path | None
+    checkpoint: Path,
+    datasets: str,
+    cache: Path,
+    features: str | None,
+    place: torch.device,
+    out: Path | None,
+    allow_missing: bool,
 ) -> tuple[Report, Path]:
     from m2e.train.scoring import score_checkpoint
 
-    report = score_checkpoint(checkpoint, cache, datasets.split(","), place, features)
+    report = score_checkpoint(checkpoint, cache, datasets.split(","), place, features, allow_missing)
+    _say_what_lacks(report.sets)
     labels = "-".join(data.label for data in report.sets)
     name = f"{checkpoint.resolve().parent.name}-{checkpoint.name}" if checkpoint.is_dir() else checkpoint.stem
     return report, out or Path("runs") / f"evaluate-{name}-on-{labels}"
@@ -278,6 +292,7 @@ def _table(
     seeds: tuple[int, ...],
     place: torch.device,
     out: Path | None,
+    allow_missing: bool,
 ) -> tuple[Report, Path]:
     from m2e.train.data import load_data
     from m2e.train.paper import TABLES
@@ -287,7 +302,7 @@ def _table(
     table = TABLES[number]
     out = out or Path("runs") / f"table-{number}-{config.based_on}"
     caches, left_out = open_available(table, cache, features)
-    sets = load_data(caches, config, place)
+    sets = load_data(caches, config, place, allow_missing=allow_missing)
     for line in left_out:
         say(line, "left out")
     _begin(sets, config, out)
@@ -306,6 +321,7 @@ def _train(
     place: torch.device,
     out: Path | None,
     tensorboard: bool,
+    allow_missing: bool,
 ) -> tuple[Report, Path]:
     from m2e.train.config import INPUTS
     from m2e.train.data import load_data, open_caches
@@ -315,7 +331,8 @@ def _train(
     from m2e.train.run import train_all
     from m2e.train.scoring import score_run
 
-    sets = load_data(open_caches(cache, datasets.split(","), features), config, place)
+    caches = open_caches(cache, datasets.split(","), features)
+    sets = load_data(caches, config, place, allow_missing=allow_missing)
     labels = [data.label for data in sets]
     variant = "" if config.inputs == INPUTS else f"-{'-'.join(config.inputs)}"
     out = out or Path("runs") / f"{'-'.join(labels)}{variant}-{config.based_on}-{config.seed}"
@@ -342,12 +359,19 @@ def _begin(sets: list[EmotionData], config: TrainConfig, out: Path) -> None:
         say(f"{data.name}: {counts} tracks, {int(data.n_segments.sum())} segments")
         for note in data.notes:
             say(note, "note")
+    _say_what_lacks(sets)
     for line in (*cautions(sets), *exchanged_labels(sets)):
         say(line, "note")
     for leak in find_leaks(sets, sets):
         say(f"{leak}: where both are used, results without them stand beside the others", "leak")
     # First, so that a folder that cannot be written stops the run before its work, not after.
     write_atomically(out / "config.json", config.to_json().encode())
+
+
+def _say_what_lacks(sets: Sequence[EmotionData]) -> None:
+    for data in sets:
+        if data.lack:
+            say(data.lack, "missing", "red")
 
 
 def _choose_device(device: str) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2e.cache import DataError, FeatureCache, FeatureTable, Labels, read_labels
+from m2e.cache.folders import MOST_MISSING
 from m2e.cache.harmony import MODES
 from m2e.cache.schema import SPLITS, ExtractionConfig, Split
 from m2e.train.config import Task, TrainConfig
@@ -43,6 +45,7 @@ class EmotionData:
         splits: rows of each split.
         notes: a line each on tracks that were left out and splits that are empty.
         clip_group, audio_sha256: of each track, what tells that two sets hold the same clip; ids do not.
+        without_features: how many labelled tracks of the splits in use have no features, and how many there are.
     """
 
     name: str
@@ -63,6 +66,21 @@ class EmotionData:
     notes: tuple[str, ...]
     clip_group: tuple[str, ...] = ()
     audio_sha256: tuple[bytes, ...] = ()
+    without_features: tuple[int, int] = (0, 0)
+
+    @property
+    def lack(self) -> str:
+        """A sentence on the labelled tracks without features; "" where all have them."""
+        missing, of = self.without_features
+        return (
+            f"{self.name}: {missing} of {of} labelled tracks ({missing / of:.1%}) have no features" if missing else ""
+        )
+
+    @property
+    def is_partial(self) -> bool:
+        """More than a tenth of its labelled tracks have no features: it is not the data set that its name says."""
+        missing, of = self.without_features
+        return missing > MOST_MISSING * of
 
     @property
     def label(self) -> str:
@@ -181,7 +199,12 @@ def _find(name: str, there: dict[Path, Labels], folder: Path) -> Path:
 
 
 def load_data(
-    caches: Sequence[FeatureCache], config: TrainConfig, device: torch.device, *, to_learn: bool = True
+    caches: Sequence[FeatureCache],
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    to_learn: bool = True,
+    allow_missing: bool = False,
 ) -> list[EmotionData]:
     """The data sets that can be trained together.
 
@@ -189,13 +212,15 @@ def load_data(
         caches: of the data sets.
         config: of the training.
         device: where the features go.
-        to_learn: each has to have train tracks.
+        to_learn: each has to have train tracks; otherwise only test tracks are asked for features.
+        allow_missing: take a data set of which more than a tenth has no features.
 
     Raises:
-        DataError: a layer, labels or train tracks are missing, tag names or feature widths differ, or values are
-            not finite.
+        DataError: a layer, labels, features or train tracks are missing, tag names or feature widths differ, or values
+            are not finite.
     """
-    sets = [_load(cache, config, device) for cache in caches]
+    used = SPLITS if to_learn else ("test",)
+    sets = [_load(cache, config, device, used, allow_missing) for cache in caches]
     for cache, data in zip(caches, sets, strict=True):
         if to_learn and not len(data.splits["train"]):
             raise DataError(
@@ -211,7 +236,22 @@ def load_data(
     return sets
 
 
-def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> EmotionData:
+def _check_share(cache: FeatureCache, missing: int, of: int) -> None:
+    """Raise DataError where too many labelled tracks have no features."""
+    if missing > MOST_MISSING * of:
+        labels = cache.labels
+        dataset = labels.dataset if labels.letter else f"{labels.dataset}.csv"
+        extract = shlex.join(["m2e-extract", "--dataset", dataset, "--cache", str(cache.folder.parent)])
+        failures = shlex.join(["m2e-cache", "failures", str(cache.folder)])
+        raise DataError(
+            f"{cache.folder}: {missing} of {of} labelled tracks ({missing / of:.0%}) have no features. `{extract}` "
+            f"goes on with them, `{failures}` lists those that failed; to use what is there: --allow-missing"
+        )
+
+
+def _load(
+    cache: FeatureCache, config: TrainConfig, device: torch.device, used: Sequence[Split], allow_missing: bool
+) -> EmotionData:
     labels = cache.labels
     missing = [layer for layer in config.layers if layer not in cache.layers]
     if missing:
@@ -222,7 +262,9 @@ def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Emo
     tasks = _tasks(labels)
     if not tasks:
         raise DataError(f"{cache.folder} has neither tags nor valence and arousal: its labels.h5 holds no labels")
-    kept, notes = _kept(cache, tasks)
+    kept, notes, without_features = _kept(cache, tasks, used)
+    if not allow_missing:
+        _check_share(cache, *without_features)
     table = cache.load([labels.track_ids[i] for i in kept])
     layers = [cache.layers.index(layer) for layer in config.layers]
     sums = prefix_sums(table.embeddings, table.first, layers)
@@ -262,6 +304,7 @@ def _load(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Emo
         notes=tuple(notes),
         clip_group=tuple(labels.clip_group[i] for i in kept),
         audio_sha256=tuple(table.audio_sha256),
+        without_features=without_features,
     )
 
 
@@ -296,22 +339,26 @@ def _tasks(labels: Labels) -> tuple[Task, ...]:
     return tuple(task for task, there in found if there)
 
 
-def _kept(cache: FeatureCache, tasks: Sequence[Task]) -> tuple[list[int], list[str]]:
-    """Rows of the labels that have a split, features and every label; a note a reason on the others."""
+def _kept(
+    cache: FeatureCache, tasks: Sequence[Task], used: Sequence[Split]
+) -> tuple[list[int], list[str], tuple[int, int]]:
+    """Rows of the labels that have a split, every label and features; a note on those without one of the first two; and
+    how many labelled rows of the splits `used` have no features, of how many."""
     labels = cache.labels
     known = set(cache.track_ids)
     rows = [i for i, split in enumerate(labels.splits) if split]
-    unsplit = len(labels.splits) - len(rows)
-    there = [i for i in rows if labels.track_ids[i] in known]
-    kept = there
+    labelled = rows
     if "valence_arousal" in tasks:
-        kept = [i for i in there if not np.isnan(labels.valence_arousal[i]).any()]
+        labelled = [i for i in rows if not np.isnan(labels.valence_arousal[i]).any()]
+    kept = [i for i in labelled if labels.track_ids[i] in known]
     counts = (
-        (unsplit, "are in no split"),
-        (len(rows) - len(there), "have no features"),
-        (len(there) - len(kept), "have no valence and arousal"),
+        (len(labels.splits) - len(rows), "are in no split"),
+        (len(rows) - len(labelled), "have no valence and arousal"),
     )
     notes = [f"{labels.dataset}: {n} of {len(labels.splits)} tracks {what} and are left out" for n, what in counts if n]
     if not kept:
-        raise DataError(f"{cache.folder} has no tracks with a split, features and labels: {'; '.join(notes)}")
-    return kept, notes
+        reasons = [*notes, f"{len(labelled)} labelled tracks have no features"] if labelled else notes
+        raise DataError(f"{cache.folder} has no tracks with a split, features and labels: {'; '.join(reasons)}")
+    wanted = [i for i in labelled if labels.splits[i] in used]
+    missing = sum(labels.track_ids[i] not in known for i in wanted)
+    return kept, notes, (missing, len(wanted))

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from m2e.cache.console import console, say
+from m2e.cache.errors import printable
 from m2e.cache.files import write_atomically
 from m2e.cache.schema import ExtractionConfig
 from m2e.train.agreement import exchanged_labels
@@ -110,6 +111,7 @@ class Report:
             *([("leak", LEAK_NOTE)] if self.leaks else []),
             *(("left out", line) for line in self.left_out),
             *(("note", line) for line in exchanged_labels(self.sets)),
+            *(("note", data.lack) for data in self.sets if data.lack),
             *(("note", note) for data in self.sets for note in data.notes),
             *(("note", line) for line in dict.fromkeys(_absent_classes(self.results))),
         ]
@@ -249,9 +251,12 @@ def make_report(
 
 def cautions(sets: Sequence[EmotionData]) -> list[str]:
     """What the data alone make one say."""
-    return [SYNTHETIC] * any(
-        data.name.startswith("demo-") or "synthetic" in data.provenance.lower() for data in sets
-    ) + [UNTRAINED] * (sets[0].extraction.encoder == "tiny")
+    synthetic = any(data.name.startswith("demo-") or "synthetic" in data.provenance.lower() for data in sets)
+    return [
+        *[SYNTHETIC] * synthetic,
+        *[UNTRAINED] * (sets[0].extraction.encoder == "tiny"),
+        *(f"{data.lack}: these are results of a part of it" for data in sets if data.is_partial),
+    ]
 
 
 def _counts(data: EmotionData) -> str:
@@ -273,13 +278,13 @@ def _absent_classes(results: Sequence[Result]) -> list[str]:
 
 
 def _rich(grid: Grid, cautions: Sequence[str]) -> Table:
-    title = [escape(grid.title), *(f"[bold red]{escape(line)}[/]" for line in cautions)]
+    title = [escape(printable(grid.title)), *(f"[bold red]{escape(printable(line))}[/]" for line in cautions)]
     table = Table(title="\n".join(title), box=SIMPLE_HEAD, title_justify="left", collapse_padding=True, pad_edge=False)
     for i, heading in enumerate(grid.columns):
         table.add_column(heading, justify="left" if i < grid.texts else "right", no_wrap=True)
     for block in grid.blocks:
         for row in block:
-            table.add_row(*map(escape, row))
+            table.add_row(*(escape(printable(cell)) for cell in row))
         table.add_section()
     return table
 

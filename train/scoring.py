@@ -45,15 +45,24 @@ def open_checkpoint(path: Path) -> tuple[dict[Task, EmotionModel], ModelCard, tu
 
 
 def score_checkpoint(
-    path: Path, cache: Path, names: Sequence[str], device: torch.device, features: str | None = None
+    path: Path,
+    cache: Path,
+    names: Sequence[str],
+    device: torch.device,
+    features: str | None = None,
+    allow_missing: bool = False,
 ) -> Report:
     """Test the model at `path` on the data sets `names` (letters or names) among the caches in `cache`.
+
+    Args:
+        allow_missing: test on what has features, though more than a tenth of the test tracks has none.
 
     Raises:
         DataError: the checkpoint or a cache cannot be used, or they do not fit each other.
     """
     models, card, seeds = open_checkpoint(path)
-    sets = load_data(open_caches(cache, names, features), card.train, device, to_learn=False)
+    caches = open_caches(cache, names, features)
+    sets = load_data(caches, card.train, device, to_learn=False, allow_missing=allow_missing)
     different = _check(path, card, sets)
     trained_on = tuple(data["letter"] or data["name"] for data in card.datasets)
     others, unknown = _others(card, sets, cache, features)
@@ -112,7 +121,7 @@ def _others(
             continue
         try:
             caches = open_caches(cache, [about["name"]], features)
-            found += load_data(caches, card.train, sets[0].device, to_learn=False)
+            found += load_data(caches, card.train, sets[0].device, to_learn=False, allow_missing=True)
         except DataError:
             missing.append(about["name"])
     if not card.datasets:

@@ -1,6 +1,7 @@
 """m2e-cache, as a user calls it."""
 
 import csv
+import io
 import json
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from support.caches import CONFIG, make_cache, make_labels, random_track
+from support.crash.hostile import HOSTILE
 
-from m2e.cache import FeatureCache, FeatureWriter
+from m2e.cache import FeatureCache, FeatureWriter, console
 from m2e.cache.cli import main
 from m2e.cache.failures import Failure, record_failure
 from m2e.cache.folders import training_command
@@ -151,6 +153,28 @@ def test_names_of_files_do_nothing_to_the_terminal(folder: Path) -> None:
     (line,) = run("failures", folder)[0].splitlines()
     assert line.split("\t")[3:] == ["a\\x1b[2J\\tb\\nc.mp3", "a\\x1b[2J\\tb\\nc.mp3 is empty"]
     assert "\x1b" not in run("info", folder)[0]
+
+
+@pytest.mark.parametrize("command", ["verify", "repair", "info", "failures", "pack"])
+def test_forged_ids_do_nothing_to_the_terminal(folder: Path, command: str) -> None:
+    HOSTILE["control characters"](features_folder(folder, CONFIG) / "shard-000000000000.h5")
+    for options in ([], ["--json"]):
+        if options and command == "pack":
+            continue
+        result = CliRunner().invoke(main, [command, str(folder), *options])
+        assert "\x1b" not in result.output
+        if command == "verify" and not options:
+            assert "  \\x1b[2J\n" in result.stdout
+
+
+def test_names_of_tasks_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    said = io.StringIO()
+    monkeypatch.setattr(console, "console", Console(file=said, force_terminal=True, width=200, color_system=None))
+    with console.progress_bar("files") as bar:
+        bar.add_task("a[/b] [red]c", total=1, rate=0.0)
+    assert "a[/b] [red]c" in said.getvalue()
 
 
 def test_what_to_run_next_can_be_pasted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,7 +328,9 @@ def test_bad_usage_is_one_line(tmp_path: Path) -> None:
         (["--dataset", str(table), "--encoder", "tiny", "--chord-checkpoint", str(table)], 1, str(table)),
         (["--dataset", str(table), "--dataset", "deam", "--root", str(tmp_path)], 2, "--root"),
         (["--dataset", str(table), "--shard", "2/2"], 2, "counted from 0"),
-        (["--dataset", str(table), "--shard", "half"], 2, "not i/n"),
+        (["--dataset", str(table), "--shard", "half"], 2, "not i/n, such as 0/4, the first of four, nor auto"),
+        (["--dataset", str(table), "--shard", "auto"], 2, "none of them is set: say --shard I/N"),
+        (["--dataset", str(table), "--encoder", "tiny", "--layers", "5,99999"], 2, "5,6,7"),
         ([], 2, "--dataset"),
     ]:
         result = CliRunner().invoke(main, [*arguments, "--cache", str(tmp_path / "c"), "--jobs", "1"])
@@ -339,18 +341,46 @@ def test_bad_usage_is_one_line(tmp_path: Path) -> None:
         assert "Traceback" not in result.output
 
 
-def test_the_environment_gives_a_part_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+ARRAY = {
+    f"SLURM_ARRAY_TASK_{name}": str(n) for name, n in (("ID", 5), ("COUNT", 4), ("MIN", 5), ("MAX", 8), ("STEP", 1))
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "part"), [(ARRAY, "0/4"), ({"RANK": "1", "WORLD_SIZE": "4"}, "1/4")], ids=["slurm", "torchrun"]
+)
+def test_a_part_that_nobody_asked_for_is_not_done(
+    environment: dict[str, str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = write_songs(tmp_path, 2)
     for path in tmp_path.glob("*.[wf]*"):
         path.unlink()
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "--shard 1/2, from RANK and WORLD_SIZE in the environment" in extract(table, tmp_path / "cache").stderr
-    assert "from RANK" not in extract(table, tmp_path / "cache", "--shard", "0/1").stderr
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for more in ([], ["--dry-run"]):
+        refused = extract(table, tmp_path / "cache", *more)
+        assert refused.exit_code == 2
+        assert f"{' and '.join(list(environment)[:2])} say that this process is one of 4" in refused.stderr
+        assert f"say --shard auto to do its part, {part}, or --shard 0/1 to do everything" in refused.stderr
+    assert not (tmp_path / "cache").exists()
+    asked = extract(table, tmp_path / "cache", "--shard", "auto")
+    assert f"--shard {part}, from {next(iter(environment))}" in asked.stderr
+    assert f"in part {part} of them" in asked.stderr
+    assert "in part" not in extract(table, tmp_path / "cache", "--shard", "0/1").stderr
+
+
+def test_one_process_alone_does_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write_songs(tmp_path, 2)
+    for path in tmp_path.glob("*.[wf]*"):
+        path.unlink()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    for more in ([], ["--shard", "auto"]):
+        assert "songs: 2 tracks, 0 in the cache" in extract(table, tmp_path / "cache", *more).stderr
     monkeypatch.setenv("RANK", "2")
-    refused = CliRunner().invoke(main, ["--dataset", str(table), "--cache", str(tmp_path / "cache"), *TRY_OUT])
+    refused = extract(table, tmp_path / "cache")
     assert refused.exit_code == 2
-    assert "say it with --shard" in refused.stderr
+    assert "or --shard 0/1 to do everything" in refused.stderr
 
 
 def test_ten_real_clips(reference: Path, tmp_path: Path) -> None:

@@ -168,9 +168,12 @@ def slurm(task: int, count: int, first: int, last: int, step: int = 1) -> dict[s
 
 def test_the_environment_says_which_part() -> None:
     def part(environment: dict[str, str]) -> str:
-        return str(Part.from_environment(environment)[0])
+        found = Part.from_environment(environment)
+        assert found
+        return str(found[0])
 
-    assert part({}) == "0/1"
+    assert Part.from_environment({}) is None
+    assert Part.from_environment({"SLURM_JOB_ID": "5", "WORLD_SIZE": "4"}) is None
     assert [part(slurm(i, 4, 0, 3)) for i in range(4)] == ["0/4", "1/4", "2/4", "3/4"]
     assert [part(slurm(i, 3, 1, 3)) for i in (1, 2, 3)] == ["0/3", "1/3", "2/3"]  # --array=1-3
     assert [part(slurm(i, 3, 10, 20, 5)) for i in (10, 15, 20)] == ["0/3", "1/3", "2/3"]  # --array=10-20:5
@@ -179,6 +182,22 @@ def test_the_environment_says_which_part() -> None:
     for uneven in (slurm(7, 3, 1, 7), slurm(2, 3, 1, 7), {"RANK": "2", "WORLD_SIZE": "2"}):  # --array=1,2,7
         with pytest.raises(ValueError, match=r"evenly|part"):
             Part.from_environment(uneven)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "3"}, "SLURM_ARRAY_TASK_COUNT is not set"),
+        ({**slurm(0, 4, 0, 3), "SLURM_ARRAY_TASK_ID": "three"}, "SLURM_ARRAY_TASK_ID is 'three', no whole number"),
+        ({**slurm(0, 4, 0, 3), "SLURM_ARRAY_TASK_STEP": "0"}, "SLURM_ARRAY_TASK_STEP is 0"),
+        ({"RANK": "0", "WORLD_SIZE": ""}, "WORLD_SIZE is not set"),
+        ({"RANK": "1.5", "WORLD_SIZE": "2"}, "RANK is '1.5'"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "counted from 0"),
+    ],
+)
+def test_variables_that_make_no_parts_are_named(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Part.from_environment(environment)
 
 
 def test_of_several_writers_failures_the_latest_attempt_counts(tmp_path: Path) -> None:

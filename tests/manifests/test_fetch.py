@@ -80,7 +80,7 @@ def test_a_link_out_of_the_folder_is_not_written_through(mirror: tuple[str, Data
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "data").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="a link leads out of it"):
+    with pytest.raises(DataError, match="a link leads out of"):
         fetch(dataset, tmp_path / "data", url)
     assert not list((tmp_path / "elsewhere").iterdir())
 

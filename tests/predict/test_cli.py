@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from support.workspace import STUDENT
 
 from m2e.predict.cli import main
-from m2e.predict.output import Csv, Summary
+from m2e.predict.output import Csv, Page, Summary
 from m2e.predict.result import SongPrediction
 
 
@@ -100,6 +100,23 @@ def test_csv_has_the_whole_song_then_its_segments(spoken: list[str], capsys: pyt
     assert float(rows[2]["calm"]) == pytest.approx(long.timeline[1].emotion.tags[0].probability, abs=1e-6)
     assert float(rows[4]["valence"]) == pytest.approx(short.emotion.valence, abs=1e-6)
     assert rows[4]["song"] == "with, comma\nand ?.mp3"
+
+
+def test_csv_on_a_terminal_and_text_anywhere_do_nothing_to_it(
+    spoken: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = json.loads(spoken[0])
+    for place in (values, *values["timeline"]):
+        place["tags"] = {"\x1b[2J": 0.9}
+        place["given"] = ["\x1b[2J"]
+    evil = SongPrediction.from_json({**values, "song": "a\x1b[2J.mp3", "thresholds": {"\x1b[2J": 0.5}})
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for output in (Csv(), Summary(), Page(None)):
+        output.add(evil)
+        output.finish()
+        said = capsys.readouterr().out
+        assert "\\x1b[2J" in said
+        assert "\x1b" not in said
 
 
 def test_a_second_run_goes_on_with_the_file(music: Path, model: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from support.caches import CONFIG, make_cache, make_labels
 from m2e.cache import DataError, FeatureCache, FeatureTable, Labels, write_labels
 from m2e.train.config import TrainConfig
 from m2e.train.data import EmotionData, load_data, open_caches
+from m2e.train.report import cautions
 
 CPU = torch.device("cpu")
 PAPER = TrainConfig()
@@ -77,14 +78,59 @@ def test_chords_beyond_the_cap_are_cut_and_counted(folder: Path) -> None:
 
 
 def test_tracks_that_cannot_be_used_are_counted(folder: Path) -> None:
-    labels = make_labels("demo-deam", "D", 13)
+    labels = make_labels("demo-deam", "D", 11)
     va = labels.valence_arousal.copy()
     va[2] = np.nan
     relabel(folder, labels, valence_arousal=va, splits=("", *labels.splits[1:]))
-    (data,) = load(folder, "D")
+    (data,) = load_data(open_caches(folder, ["D"]), PAPER, CPU, allow_missing=True)
     assert sum(len(rows) for rows in data.splits.values()) == 8
-    assert [note.split(": ")[1].split(" tracks")[0] for note in data.notes] == ["1 of 13", "3 of 13", "1 of 13"]
-    assert [word in note for word, note in zip(("split", "features", "valence"), data.notes, strict=True)] == [True] * 3
+    assert [note.split(": ")[1].split(" tracks")[0] for note in data.notes] == ["1 of 11", "1 of 11"]
+    assert [word in note for word, note in zip(("split", "valence"), data.notes, strict=True)] == [True] * 2
+    assert data.lack == "demo-deam: 1 of 9 labelled tracks (11.1%) have no features"
+    assert data.without_features == (1, 9)
+
+
+def lacking(folder: Path, n: int, splits: tuple[str, ...] | None = None) -> None:
+    """Labels of 20 tracks beside features of all but the first `n`."""
+    labels = make_labels("mine", "", 20)
+    whole = replace(labels, splits=splits) if splits else labels
+    make_cache(folder / "mine", replace(whole, **{name: getattr(whole, name)[n:] for name in ROWS}))
+    write_labels(folder / "mine", whole)
+
+
+ROWS = ("track_ids", "splits", "tags", "valence_arousal", "clip_group", "artist")
+
+
+def test_a_data_set_of_which_much_is_missing_is_refused(folder: Path) -> None:
+    lacking(folder, 2)
+    (data,) = load(folder, "mine")
+    assert (data.without_features, data.is_partial) == ((2, 20), False)
+    lacking(folder / "other", 3)
+    with pytest.raises(DataError) as caught:
+        load(folder / "other", "mine")
+    said = str(caught.value)
+    assert "mine: 3 of 20 labelled tracks (15%) have no features" in said
+    assert f"`m2e-extract --dataset mine.csv --cache {folder / 'other'}` goes on" in said
+    assert said.endswith("to use what is there: --allow-missing")
+    assert "\n" not in said
+    (data,) = load_data(open_caches(folder / "other", ["mine"]), PAPER, CPU, allow_missing=True)
+    assert data.is_partial
+    assert cautions([data])[-1].endswith("have no features: these are results of a part of it")
+
+
+def test_who_only_tests_needs_the_test_tracks(folder: Path) -> None:
+    lacking(folder, 5, (*["train"] * 10, *["test"] * 10))
+    (data,) = load_data(open_caches(folder, ["mine"]), PAPER, CPU, to_learn=False)
+    assert (data.without_features, data.lack) == ((0, 10), "")
+    lacking(folder / "other", 5, (*["test"] * 10, *["train"] * 10))
+    with pytest.raises(DataError, match="5 of 10 labelled tracks"):
+        load_data(open_caches(folder / "other", ["mine"]), PAPER, CPU, to_learn=False)
+
+
+def test_tracks_in_no_split_or_without_labels_need_no_features(folder: Path) -> None:
+    lacking(folder, 5, (*[""] * 5, *["train"] * 15))
+    (data,) = load(folder, "mine")
+    assert data.without_features == (0, 15)
 
 
 def test_a_set_with_both_kinds_of_labels_has_both_tasks(folder: Path) -> None:

@@ -244,3 +244,42 @@ def test_training_needs_no_audio_or_encoder_library(learned: tuple[Path, Path, R
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert len(report(tmp_path)["results"]) == 4
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Path:
+    """Caches of three sets; of "d" every fourth track has no features, all of them test tracks but one."""
+    for name, letter in (("j", "J"), ("d", "D")):
+        make_cache(tmp_path / name, make_labels(name, letter, 40, TAGS if letter == "J" else ()), signal=0.5)
+    labels = make_labels("d", "D", 50)
+    more = replace(labels, splits=(*labels.splits[:40], *["test"] * 9, "train"))
+    write_labels(tmp_path / "d", more)
+    return tmp_path
+
+
+@pytest.mark.parametrize("mode", ["train", "table", "evaluate"])
+def test_a_part_of_a_data_set_is_taken_only_on_demand(partial: Path, tmp_path: Path, mode: str) -> None:
+    out = tmp_path / "out"
+    if mode == "evaluate":
+        learned = run(partial, tmp_path / "run", "--epochs", "1", datasets="J")
+        assert learned.exit_code == 0
+        assert "have no features" not in learned.stderr
+        ours = run(partial, tmp_path / "run-d", "--epochs", "1", "--allow-missing", datasets="D")
+        assert ours.exit_code == 0, ours.output
+        options = ["--evaluate", str(tmp_path / "run-d" / "single-D"), "--datasets", "D"]
+        counts = "9 of 17 labelled tracks"
+    else:
+        options = ["--table", "3"] if mode == "table" else ["--datasets", "J,D"]
+        options += ["--epochs", "1"]
+        counts = "10 of 50 labelled tracks"
+    options += ["--cache", str(partial), "--out", str(out), "--device", "cpu"]
+    refused = CliRunner().invoke(main, options)
+    assert refused.exit_code == 1
+    last = refused.stderr.splitlines()[-1]
+    assert last.startswith(f"Error: {partial / 'd'}: {counts}")
+    assert last.endswith("--allow-missing")
+    assert not out.exists()
+    done = CliRunner().invoke(main, [*options, "--allow-missing"])
+    assert done.exit_code == 0, done.output
+    assert f"missing d: {counts}" in done.stderr
+    assert "these are results of a part of it" in (out / "report.md").read_text()
