@@ -269,7 +269,7 @@ def main(
     from m2e import manifests
     from m2e.cache import ExtractionConfig
     from m2e.extract.chords import recogniser_revision
-    from m2e.extract.encoders import find_encoder
+    from m2e.extract.encoders import find_encoder, settle
     from m2e.extract.engines import on_cluster, on_this_machine
     from m2e.extract.plan import Selection
     from m2e.extract.runs import run_sessions
@@ -300,7 +300,7 @@ def main(
         accept_changes=accept_changes,
     )
     loaded = [manifests.load(dataset, root, splits, choices, name or "") for dataset in datasets]
-    source = find_encoder(encoder, revision)
+    source = settle(find_encoder(encoder, revision))
     if source.name == "tiny":
         say("the tiny encoder is untrained: good for trying out, not for results", "note")
     config = ExtractionConfig(

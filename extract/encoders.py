@@ -11,24 +11,23 @@ preprocessor_config.json, model.safetensors or pytorch_model.bin) works by its p
 from __future__ import annotations
 
 import difflib
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.checks import is_one_of, require
 from m2e.cache.errors import DataError
-from m2e.cache.json_files import MOST_BYTES
-from m2e.cache.regular import open_regular
-from m2e.cache.schema import PRECISIONS
+from m2e.cache.schema import BY_DIGEST, PRECISIONS
 from m2e.common.float32 import float32_products
 from m2e.extract.batches import embed_tracks
-from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, SAMPLE_RATE, WEIGHTS, load_mert, read_settings, weights_file
+from m2e.extract.identity import HUBERT_BASE, identify, numeric_settings, weights_digest
+from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, SAMPLE_RATE, WEIGHTS, load_mert, read_settings
+from m2e.extract.tiny import tiny_encoder_folder, tiny_is_made
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,15 +45,27 @@ class HubEncoder:
         repository: owner/name.
         revision: the pinned commit, 40 hex digits; None: the user must name one.
         sha256: the beginning of the weights' digest, "" where unknown.
+        settings: with these weights, they make it this model wherever its files come from, see `numeric_settings`.
     """
 
     repository: str
     revision: str | None
     sha256: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether its identity is known without its files."""
+        return bool(self.revision and self.sha256 and self.settings)
 
 
 ENCODERS: dict[str, HubEncoder | None] = {
-    "MERT-v1-95M": HubEncoder("m-a-p/MERT-v1-95M", "12af15fef9d0ac838c3f475bfbbf26d2060dd4f5", "a2b8b747f72c06e0"),
+    "MERT-v1-95M": HubEncoder(
+        "m-a-p/MERT-v1-95M",
+        "12af15fef9d0ac838c3f475bfbbf26d2060dd4f5",
+        "a2b8b747f72c06e0",
+        {**HUBERT_BASE, "do_normalize": True, "sampling_rate": SAMPLE_RATE},
+    ),
     "MERT-v1-330M": HubEncoder("m-a-p/MERT-v1-330M", None),
     "tiny": None,  # made on the spot, untrained: extract/tiny.py
 }
@@ -65,8 +76,9 @@ class EncoderSource:
     """An encoder that is identified but not loaded; cheap, and picklable into workers.
 
     Attributes:
-        name: as the cache records it.
-        revision: the hub's commit, or "sha256:..." over a local folder's files.
+        name: for people, as the cache records it: the registry's where it is known to be that one.
+        revision: the pinned commit of a registered one, or its identity (`m2e.extract.identity`). Of another commit of
+            the hub the commit, until `settle` has its files.
         folder: its files, None while they are still on the hub.
     """
 
@@ -79,36 +91,63 @@ def find_encoder(name: str, revision: str | None = None) -> EncoderSource:
     """Identify an encoder by registry name or folder, without loading or downloading it.
 
     Args:
-        name: a key of `ENCODERS`, or a folder in Hugging Face layout.
+        name: a key of `ENCODERS`, with "@COMMIT" or without, or a folder in Hugging Face layout.
         revision: a commit of the hub's repository in place of the pinned one.
 
     Raises:
         DataError: unknown name, a folder without the files of a model, or a revision is needed.
     """
     if name == "tiny":
-        from m2e.extract.tiny import tiny_encoder_folder
-
         folder = tiny_encoder_folder()
-        return EncoderSource("tiny", _folder_revision(folder), folder)
-    known = ENCODERS.get(name)
-    if known:
-        commit = revision or known.revision
-        if commit is None:
-            raise DataError(
-                f"no revision of {known.repository} is pinned: name one with --revision (40 hex digits), or pass the "
-                "folder of a downloaded copy as --encoder"
-            )
-        if len(commit) != 40 or set(commit) - set("0123456789abcdef"):
-            raise DataError(f"revision {commit!r} is not a commit: 40 hex digits, so that the weights cannot change")
-        return EncoderSource(name, commit, None)
-    folder = Path(name)
+        return EncoderSource(name, identify(folder), folder)
+    base, _, commit = name.partition("@")
+    if (known := ENCODERS.get(base)) and not Path(name).is_dir():
+        return EncoderSource(base, _checked(revision or commit or known.revision, known), None)
+    folder = Path(name).absolute()
     if not folder.is_dir():
         near = difflib.get_close_matches(name, ENCODERS, 1, 0.4)
         hint = f"did you mean {near[0]}? " if near else ""
         raise DataError(
             f"no encoder {name!r}: {hint}known are {', '.join(ENCODERS)} and folders in Hugging Face layout"
         )
-    return EncoderSource(folder.resolve().name, _folder_revision(folder), folder.resolve())
+    return _of_folder(folder.resolve())
+
+
+def _of_folder(folder: Path) -> EncoderSource:
+    weights, numbers = weights_digest(folder), numeric_settings(folder)
+    for name, known in ENCODERS.items():
+        if known and known.is_pinned and weights.startswith(known.sha256) and numbers == known.settings:
+            return EncoderSource(name, _checked(known.revision, known), folder)
+    revision = identify(folder)
+    if tiny_is_made() and revision == identify(tiny_encoder_folder()):
+        return EncoderSource("tiny", revision, folder)
+    # A registered name is only for what is known to be that encoder.
+    called = folder.name.partition("@")[0]
+    return EncoderSource(f"{folder.name} (a folder)" if called in ENCODERS else folder.name, revision, folder)
+
+
+def _checked(commit: str | None, known: HubEncoder) -> str:
+    if commit is None:
+        raise DataError(
+            f"no revision of {known.repository} is pinned: name one with --revision (40 hex digits), or pass the "
+            "folder of a downloaded copy as --encoder"
+        )
+    if len(commit) != 40 or set(commit) - set("0123456789abcdef"):
+        raise DataError(f"revision {commit!r} is not a commit: 40 hex digits, so that the weights cannot change")
+    return commit
+
+
+def settle(source: EncoderSource) -> EncoderSource:
+    """The same with its identity: of a commit of the hub whose weights' digest is not pinned, its files have to tell.
+
+    Raises:
+        DataError: as `fetch_encoder`.
+    """
+    known = ENCODERS.get(source.name)
+    if source.folder or known is None or (known.is_pinned and source.revision == known.revision):
+        return source
+    found = _of_folder(fetch_encoder(source))
+    return replace(found, name=f"{source.name}@{source.revision}") if found.revision.startswith(BY_DIGEST) else found
 
 
 def fetch_encoder(source: EncoderSource) -> Path:
@@ -137,7 +176,7 @@ def fetch_encoder(source: EncoderSource) -> Path:
             f"`hf download {known.repository} {files} --revision {source.revision} --local-dir weights/{source.name}`, "
             f"bring the folder here and pass --encoder weights/{source.name}; {TRY_OUT}"
         ) from error
-    if source.revision == known.revision and not _sha256(weights).startswith(known.sha256):
+    if source.revision == known.revision and not weights_digest(weights.parent).startswith(known.sha256):
         for path in (weights.resolve(), weights):  # the one is a link to the other, which the client would make again
             path.unlink(missing_ok=True)
         raise DataError(
@@ -145,21 +184,6 @@ def fetch_encoder(source: EncoderSource) -> Path:
             "same command again"
         )
     return weights.parent
-
-
-def _sha256(path: Path, most_bytes: int | None = None) -> str:
-    with open_regular(path, most_bytes) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _folder_revision(folder: Path) -> str:
-    digest = hashlib.sha256()
-    weights = weights_file(folder)
-    for path in (folder / CONFIG, folder / PREPROCESSOR, weights):
-        if not path.is_file():
-            raise DataError(f"{folder} has no {path.name}: not a model in Hugging Face layout")
-        digest.update(_sha256(path, None if path == weights else MOST_BYTES).encode())
-    return f"sha256:{digest.hexdigest()}"
 
 
 class Encoder:

@@ -25,11 +25,9 @@ def tiny_encoder_folder() -> Path:
     Raises:
         DataError: the cache folder cannot be written.
     """
-    import pooch
-
     from m2e.cache.errors import DataError
 
-    folder = Path(pooch.os_cache("m2e")) / f"tiny-mert-{RECIPE}"
+    folder = _place()
     if folder.is_dir():
         return folder
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
@@ -41,6 +39,17 @@ def tiny_encoder_folder() -> Path:
         if not folder.is_dir():  # another process may have been first
             raise DataError(f"cannot write the tiny encoder to {folder}: {error}. Set XDG_CACHE_HOME") from error
     return folder
+
+
+def tiny_is_made() -> bool:
+    """Whether `tiny_encoder_folder` has made it already."""
+    return _place().is_dir()
+
+
+def _place() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("m2e")) / f"tiny-mert-{RECIPE}"
 
 
 def _write(folder: Path) -> None:

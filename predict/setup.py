@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2e.cache.errors import DataError
 from m2e.cache.regular import open_regular
-from m2e.cache.schema import FEATURE_VERSION, ExtractionConfig
+from m2e.cache.schema import BY_DIGEST, FEATURE_VERSION, ExtractionConfig
 from m2e.extract.track import Models
 
 if TYPE_CHECKING:
@@ -115,17 +115,17 @@ def _digest(folder: Path) -> str:
 
 
 def _find_encoder(config: ExtractionConfig, folder: Path | None) -> EncoderSource:
-    from m2e.extract.encoders import find_encoder
+    from m2e.extract.encoders import ENCODERS, find_encoder, settle
 
     named = f"{config.encoder} {config.encoder_revision}"
     if folder is not None:
         source = find_encoder(str(folder))
-    elif config.encoder == "tiny":
-        source = find_encoder(config.encoder)
-    elif config.encoder_revision.startswith("sha256:"):
+    elif config.encoder.partition("@")[0] not in ENCODERS:
         raise DataError(
             f"the model was trained on features of a local encoder, {named}: pass its folder, --encoder DIR"
         )
+    elif config.encoder_revision.startswith(BY_DIGEST):
+        source = settle(find_encoder(config.encoder))
     else:
         source = find_encoder(config.encoder, config.encoder_revision)
     if source.revision != config.encoder_revision:

@@ -59,7 +59,8 @@ def model_card(card: ModelCard, results: Sequence[Result] = ()) -> str:
         results: on test sets; none are shown where there are none.
     """
     extraction, train = card.extraction, card.train
-    mert = extraction.encoder.startswith("MERT")
+    # Extraction gives these names to what it has identified, and to nothing else.
+    mert = extraction.encoder.partition("@")[0] in ("MERT-v1-95M", "MERT-v1-330M")
     synthetic = any("synthetic" in data["provenance"].lower() for data in card.datasets)
     cautions = ["**Trained on SYNTHETIC data: it says nothing about real music.**"] * synthetic
     cautions += ["**Its encoder is untrained: for trying out, not for results.**"] * (extraction.encoder == "tiny")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -22,6 +23,7 @@ from m2e.cache.console import progress_bar
 from m2e.cache.errors import DataError
 from m2e.cache.files import write_atomically
 from m2e.cache.json_files import read_object, typed
+from m2e.cache.schema import BY_DIGEST
 from m2e.train import distributed
 from m2e.train.checkpoint import ModelCard, load_model, save_model
 from m2e.train.config import TrainConfig
@@ -107,9 +109,17 @@ def identify(sets: Sequence[EmotionData], config: TrainConfig, distilled: bool) 
     values = {
         "config": json.loads(config.to_json()),
         "distilled": distilled,
-        "sets": [[data.name, data.letter, json.loads(data.extraction.to_json()), data.digest] for data in sets],
+        "sets": [[data.name, data.letter, _settings(data), data.digest] for data in sets],
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _settings(data: EmotionData) -> dict[str, Any]:
+    """Of its features; what an encoder is called is no part of it where a digest says which it is."""
+    values: dict[str, Any] = json.loads(data.extraction.to_json())
+    if data.extraction.encoder_revision.startswith(BY_DIGEST):
+        values["encoder"] = ""
+    return values
 
 
 def load_trained(folder: Path, identity: str, device: torch.device) -> Trained | None:
