@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +22,8 @@ _FILTER_WIDTH = 6
 _ROLLOFF = 0.99
 # Taps of a filter that is one dense matrix: all common rates have fewer, and larger ones are slower than sparse ones.
 _LARGEST_MATRIX = 1 << 20
+# Neighbouring outputs that share a product: each has inputs of its own, and the taps on the others' are zero.
+_TOGETHER = 16
 # Outputs that are computed at once where each gathers its own inputs.
 _GATHERED = 1 << 14
 
@@ -34,7 +37,7 @@ class Resampler:
         self._taken = self._given = 0
         self._resample: Callable[[Wave, bool], Wave]
         if rate == target:
-            self._resample = lambda block, last: block
+            self._resample = lambda block, last: block.copy()
         elif method == "sinc_hann":
             dense = _matrix_size(rate, target) <= _LARGEST_MATRIX
             self._resample = (_MatrixSinc if dense else _GatheringSinc)(rate, target).resample_chunk
@@ -70,21 +73,46 @@ def _taps(position: NDArray[np.float64], cutoff: float, step: int) -> Wave:
 
 
 class _MatrixSinc:
-    """Outputs repeat their phases after `step` inputs, so that all phases of a step are one matrix product."""
+    """Outputs repeat their phases after `step` inputs, so that those of a step are a few matrix products."""
 
     def __init__(self, rate: int, target: int) -> None:
-        self._step, reach, self._head, self._rest = _matrix(rate, target)
+        self._step, self._phases, reach, self._products = _matrices(rate, target)
         self._after = reach + 2 * self._step
         self._held = np.zeros(reach, np.float32)
 
     def resample_chunk(self, block: Wave, last: bool) -> Wave:
         wave = np.concatenate([self._held, block, np.zeros(self._after if last else 0, np.float32)])
-        rows = wave[: len(wave) // self._step * self._step].reshape(-1, self._step)
-        # A window is a row and the beginning of the next.
-        out = rows[:-1] @ self._head
-        out += rows[1:, : len(self._rest)] @ self._rest
-        self._held = wave[len(out) * self._step :]
+        # A window is a step and the beginning of the next.
+        steps = max(len(wave) // self._step - 1, 0)
+        out = np.empty((steps, self._phases), np.float32)
+        for product in self._products:
+            inputs = np.lib.stride_tricks.as_strided(
+                wave[product.first :], (steps, len(product.taps)), (4 * self._step, 4), writeable=False
+            )
+            phases = out[:, product.phase : product.phase + product.taps.shape[1]]
+            if product.adds:
+                phases += inputs @ product.taps
+            else:
+                np.matmul(inputs, product.taps, out=phases)
+        self._held = wave[steps * self._step :]
         return out.reshape(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """Some phases of all steps: their taps, on inputs from `first` on [shape=(inputs, phases)].
+
+    Attributes:
+        phase: the first.
+        first: the first input, within a step.
+        taps: those that are not all zero.
+        adds: whether the result is added to what another product gave.
+    """
+
+    phase: int
+    first: int
+    taps: Wave
+    adds: bool
 
 
 def _grouped(rate: int, target: int) -> tuple[int, int, float, int]:
@@ -100,11 +128,24 @@ def _matrix_size(rate: int, target: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _matrix(rate: int, target: int) -> tuple[int, int, Wave, Wave]:
-    """Inputs a step, the filter's reach, and its taps within the step's own inputs and in the next step's."""
+def _matrices(rate: int, target: int) -> tuple[int, int, int, list[_Product]]:
+    """Inputs and outputs a step, the filter's reach, and the products.
+
+    Inputs of the next step have products of their own: sums are then those of the two products of the whole matrix.
+    """
     step, phases, cutoff, reach = _grouped(rate, target)
-    kernel = _taps(np.arange(-reach, reach + step) / step - np.arange(phases)[:, None] / phases, cutoff, step)
-    return step, reach, np.ascontiguousarray(kernel[:, :step].T), np.ascontiguousarray(kernel[:, step:].T)
+    kernel = _taps(np.arange(-reach, reach + step) / step - np.arange(phases)[:, None] / phases, cutoff, step).T
+    products = []
+    together = _TOGETHER if phases % _TOGETHER == 0 else phases
+    for phase in range(0, phases, together):
+        some = kernel[:, phase : phase + together]
+        used = np.flatnonzero(some.any(axis=1))
+        first, end = (int(used[0]), int(used[-1]) + 1) if together < phases else (0, len(kernel))
+        own = [(first, min(end, step), False)] if first < step else []
+        following = [(max(first, step), end, bool(own))] if end > step else []
+        for start, stop, adds in (*own, *following):
+            products.append(_Product(phase, start, np.ascontiguousarray(some[start:stop]), adds))
+    return step, phases, reach, products
 
 
 class _GatheringSinc:
@@ -120,7 +161,8 @@ class _GatheringSinc:
     def resample_chunk(self, block: Wave, last: bool) -> Wave:
         after = np.zeros(2 * self._reach + 1 if last else 0, np.float32)
         wave = np.concatenate([self._held, block, after])
-        windows = np.lib.stride_tricks.sliding_window_view(wave, 2 * self._reach + 1) if self._fits(wave) else wave[:0]
+        width = 2 * self._reach + 1
+        windows = np.lib.stride_tricks.sliding_window_view(wave, width) if len(wave) >= width else wave[:0]
         # Output i is at input i * step / phases; it needs the window that begins `reach` before.
         end = -(-(self._first + self._reach + len(windows)) * self._phases // self._step)
         parts = []
@@ -133,9 +175,6 @@ class _GatheringSinc:
         self._held = wave[kept:]
         self._first += kept
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-    def _fits(self, wave: Wave) -> bool:
-        return len(wave) > 2 * self._reach
 
 
 @lru_cache(maxsize=4)
