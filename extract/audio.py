@@ -11,21 +11,20 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
 from m2e.cache.notes import Note
 from m2e.cache.schema import ResamplerName
 from m2e.extract.decode import BLOCK, Block, Facts, decode
 from m2e.extract.levels import Levels
-from m2e.extract.resample import Resampler
-
-Wave = NDArray[np.float32]
+from m2e.extract.resample import Resampler as Resampler
+from m2e.extract.sound import Recording, Sound, Wave
+from m2e.extract.sound import split_segments as split_segments
 
 MIN_SECONDS = 0.1
 # What may be missing without a word: the last frame of many files is.
@@ -35,46 +34,6 @@ HELD_SECONDS = 1_200.0
 _COMMON_RATES = frozenset(
     [16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000, 352_800, 384_000]
 )
-
-
-class Recording:
-    """A mono wave that is decoded anew whenever it is iterated over: blocks one after the other [shape=(n,) each]."""
-
-    def __init__(self, blocks: Callable[[], Iterator[Wave]], samples: int) -> None:
-        self._blocks, self._samples = blocks, samples
-
-    def __len__(self) -> int:
-        """Samples."""
-        return self._samples
-
-    def __iter__(self) -> Iterator[Wave]:
-        """Raises DataError when the file can no longer be read, or is another one by now."""
-        return self._blocks()
-
-
-Sound = Wave | Recording
-
-
-def blocks_of(sound: Sound) -> Iterator[Wave]:
-    """The samples of a sound, in blocks; a wave is one."""
-    return iter([sound]) if isinstance(sound, np.ndarray) else iter(sound)
-
-
-def rechunked(sound: Sound, size: int) -> Iterator[Wave]:
-    """The samples of a sound in blocks of `size`, the last of which may be shorter."""
-    held: list[Wave] = []
-    n = 0
-    for block in blocks_of(sound):
-        start = 0
-        while n + len(block) - start >= size:
-            end = start + size - n
-            yield np.concatenate([*held, block[start:end]]) if held else block[start:end]
-            held, n, start = [], 0, end
-        if start < len(block):
-            held.append(block[start:])
-            n += len(block) - start
-    if held:
-        yield np.concatenate(held) if len(held) > 1 else held[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,37 +350,3 @@ class _Mixer:
             return mean
         # A product, because mean takes nine times as long.
         return np.ascontiguousarray(samples.T) @ np.full(channels, 1 / channels, np.float32)
-
-
-def segment_lengths(samples: int, segment: int, tail: str, min_tail: int) -> list[int]:
-    """Samples of the consecutive segments of a wave of so many (paper III-A1).
-
-    The remainder is dropped, or with ``tail = "keep"`` kept when it has `min_tail` samples; a wave shorter than one
-    segment is one segment.
-    """
-    full, rest = divmod(samples, segment)
-    if not full:
-        return [samples]
-    return [segment] * full + ([rest] if tail == "keep" and rest >= min_tail and rest else [])
-
-
-def split_segments(wave: Wave, segment: int, tail: str, min_tail: int) -> list[Wave]:
-    """Cut a wave into consecutive segments, as `segment_lengths` has them."""
-    ends = np.cumsum(segment_lengths(len(wave), segment, tail, min_tail)).tolist()
-    return [wave[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
-
-class Segments:
-    """The segments of a sound, one after the other; cut out whenever they are iterated over [shape=(n,) each]."""
-
-    def __init__(self, sound: Sound, segment: int, tail: str, min_tail: int) -> None:
-        """Arguments as of `segment_lengths`."""
-        self._sound, self._segment = sound, segment
-        self.lengths = segment_lengths(len(sound), segment, tail, min_tail)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[Wave]:
-        """Raises DataError when a long file can no longer be decoded."""
-        return (wave for wave, _ in zip(rechunked(self._sound, self._segment), self.lengths, strict=False))
