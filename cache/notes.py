@@ -6,17 +6,17 @@ digest of the audio that was heard, and says nothing of a track whose features a
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
-from m2e.cache.errors import DataError
+from m2e.cache.checks import is_number
+from m2e.cache.json_files import typed, typed_list
+from m2e.cache.json_lines import append_object, read_objects
 
+_NAME = "notes"
 NoteKind = Literal["cut", "damaged", "silent", "cancels", "clipped", "offset", "streams", "rate", "changes"]
 NOTE_KINDS: tuple[NoteKind, ...] = get_args(NoteKind)
 
@@ -50,9 +50,9 @@ class Note:
     numbers: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.kind, len(self.numbers)) not in _TEXTS:
-            raise ValueError(f"a note is one of {', '.join(NOTE_KINDS)} with its numbers, not {self.kind!r}")
-        if not all(type(number) in (int, float) and math.isfinite(number) for number in self.numbers):
+        if not isinstance(self.numbers, tuple) or (self.kind, len(self.numbers)) not in _TEXTS:
+            raise ValueError(f"a note is one of {', '.join(NOTE_KINDS)} with its numbers, not {repr(self.kind)[:80]}")
+        if not all(is_number(number, -math.inf, math.inf) for number in self.numbers):
             raise ValueError(f"a note's numbers are finite, not {self.numbers!r}")
 
     def __str__(self) -> str:
@@ -63,31 +63,25 @@ class Note:
         return {"kind": self.kind, "numbers": [round(number, 4) for number in self.numbers], "text": str(self)}
 
     @classmethod
-    def from_json(cls, values: Any) -> Self:
-        """The inverse of `as_json`. Raises ValueError, KeyError or TypeError for anything else."""
-        return cls(values["kind"], tuple(values["numbers"]))
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `as_json`. Raises ValueError for anything else."""
+        kind = typed(values, "kind", str)
+        return cls(cast(NoteKind, kind), typed_list(values, "numbers", float))
 
 
-def record_notes(folder: Path, track_id: str, audio_sha256: bytes, notes: tuple[Note, ...]) -> None:
+def are_notes(values: object) -> bool:
+    """Whether it is a tuple of notes."""
+    return isinstance(values, tuple) and all(isinstance(value, Note) for value in values)
+
+
+def record_notes(folder: Path, track_id: str, audio_sha256: bytes, notes: Sequence[Note]) -> None:
     """Append to this process's own file in `folder`; durable when it returns.
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
     """
-    path = folder / f"notes-{socket.gethostname()}-{os.getpid()}.jsonl"
-    line = {"track_id": track_id, "audio_sha256": audio_sha256.hex(), "notes": [note.as_json() for note in notes]}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            # A line of its own even after half a line, which a full disk leaves; empty lines are passed over.
-            file.write("\n" + json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise DataError(
-            f"cannot write {path}: {error.strerror or error}. What was committed before is safe; "
-            "make room or permit writing there, then run the same command again"
-        ) from error
+    values = {"track_id": track_id, "audio_sha256": audio_sha256.hex(), "notes": [note.as_json() for note in notes]}
+    append_object(folder, _NAME, values)
 
 
 def read_notes(folder: Path, heard: Mapping[str, bytes]) -> dict[str, tuple[Note, ...]]:
@@ -98,20 +92,18 @@ def read_notes(folder: Path, heard: Mapping[str, bytes]) -> dict[str, tuple[Note
         heard: of each track that it holds, the digest of the audio that was heard.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or is no regular one.
     """
     found: dict[str, tuple[Note, ...]] = {}
-    for path in sorted(folder.glob("notes-*.jsonl")):
+    for values in read_objects(folder, _NAME):
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
-        for line in lines:
-            try:
-                values = json.loads(line)
-                digest = heard.get(values["track_id"])
-                if digest is not None and values["audio_sha256"] == digest.hex():
-                    found[values["track_id"]] = tuple(map(Note.from_json, values["notes"]))
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
+            track_id, digest, notes = (
+                typed(values, "track_id", str),
+                typed(values, "audio_sha256", str),
+                typed_list(values, "notes", dict),
+            )
+            if heard.get(track_id, b"").hex() == digest:
+                found[track_id] = tuple(map(Note.from_json, notes))
+        except ValueError:
+            continue
     return found

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from m2e.cache.errors import DataError
 from m2e.cache.notes import Note
+from m2e.cache.regular import open_regular
 from m2e.cache.schema import ResamplerName
 from m2e.extract.decode import BLOCK, Block, Facts, decode
 from m2e.extract.levels import Levels
@@ -90,15 +90,15 @@ def load_audio(
             said = next((f"; {line}" for line in heard.warnings if any(n.kind == "damaged" for n in heard.faults)), "")
             faults = "; ".join(map(str, heard.faults))
             raise DataError(f"is {faults}{said} (--accept-cut takes what there is)")
-    waves: Sequence[Sound] = hearing.waves
-    if not waves:
-        recordings = [
-            Recording(_Again(source, target, heard.lone_channel), samples)
-            for target, samples in zip(hearing.targets, hearing.lengths, strict=True)
-        ]
+    sounds: list[Sound] = [*hearing.waves]
+    if not sounds:  # the file is long, or something else is to be heard than the mean of its channels
+        again = [_Again(source, target, heard.lone_channel) for target in hearing.targets]
+        recordings = map(Recording, again, hearing.lengths)
         long = heard.seconds > held_seconds
-        waves = recordings if long else [np.concatenate(list(recording)) for recording in recordings]
-    return Audio(*waves, heard.seconds, source.sha256, source.size, (*heard.faults, *heard.notes))
+        sounds = [recording if long else np.concatenate(list(recording)) for recording in recordings]
+    encoder_wave, chord_wave = sounds
+    notes = (*heard.faults, *heard.notes)
+    return Audio(encoder_wave, chord_wave, heard.seconds, source.sha256, source.size, notes)
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,7 @@ class _Source:
         self._path = path
         self.sha256 = b""
         try:
-            if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may have no end
-                raise DataError(f"{path} is no regular file")
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 self._identity = _identity(file.fileno())
                 self.size = self._identity[2]
                 if digest:
@@ -177,7 +175,7 @@ class _Source:
 
     def blocks(self, facts: Facts) -> Iterator[Block]:
         """As `decode`. Raises DataError, too, when it is another file by now."""
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             if _identity(file.fileno()) != self._identity:
                 raise DataError("changed while it was read")
             yield from decode(file.fileno(), self.size, facts)
@@ -268,9 +266,7 @@ class _Hearing:
         if facts.changes:
             notes.append(Note("changes", (facts.changes,)))
         notes += [Note("rate", (rate,)) for rate in facts.rates[:2] if rate not in _COMMON_RATES]
-        return Heard(
-            seconds, self._spans[0][0], faults, tuple(notes), tuple(facts.warnings), self._levels.lone_channel
-        )
+        return Heard(seconds, self._spans[0][0], faults, tuple(notes), tuple(facts.warnings), self._levels.lone_channel)
 
 
 def _faults(facts: Facts, seconds: float) -> tuple[Note, ...]:

@@ -57,9 +57,7 @@ def constant_q(
 class _Octave:
     """One octave: halves the wave of the octave above, block by block, and gives it to the octave below."""
 
-    def __init__(
-        self, filters: NDArray[np.float64], length: int, hop: int, out: NDArray[np.float32]
-    ) -> None:
+    def __init__(self, filters: NDArray[np.float64], length: int, hop: int, out: NDArray[np.float32]) -> None:
         """Magnitudes go to `out` [shape=(bins, frames)]; `length` and `hop` are counted in halved samples."""
         self._filters, self._size = filters, len(filters)
         self._left, self._hop, self._out = length, hop, out
@@ -94,7 +92,9 @@ class _Octave:
     def _transform(self, n_frames: int) -> None:
         """The next frames of what is held."""
         held = np.concatenate(self._held)
-        frames = np.lib.stride_tricks.as_strided(held, (n_frames, self._size), (self._hop * held.itemsize, held.itemsize))
+        frames = np.lib.stride_tricks.as_strided(
+            held, (n_frames, self._size), (self._hop * held.itemsize, held.itemsize)
+        )
         # In single precision, rounding lets what is loud leak into bins that are not.
         response = frames.astype(np.float64) @ self._filters
         response *= response

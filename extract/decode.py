@@ -306,7 +306,7 @@ class _Part:
                     self._look_for_gap(frame)
                 yield frame if frame.layout.nb_channels <= _MOST_CHANNELS else self._mixed(frame)
 
-    def _demux(self) -> Iterator[Packet]:
+    def _demux(self) -> Iterator[Packet[AudioStream]]:
         errors = 0
         packets = self._container.demux(self._stream)
         while errors < _MOST_READ_ERRORS:
@@ -321,7 +321,7 @@ class _Part:
                 continue
             yield packet
 
-    def _pass_by(self, packet: Packet, size: int) -> int:
+    def _pass_by(self, packet: Packet[AudioStream], size: int) -> int:
         """Where a packet begins; what was skipped before it is lost."""
         position = self._end if packet.pos is None else packet.pos
         if not self._packets:
@@ -364,7 +364,9 @@ class _Part:
             self._lost_bytes += self._loose_bytes
         if not self._seconds or (self._untimed and self._lost_bytes > self._good_bytes):
             likeness = looks_like(self._file.at(0, HEAD_BYTES))
-            raise NotAudio(f"is no audio file (it {f'looks like {likeness}' if likeness else 'holds hardly any sound'})")
+            raise NotAudio(
+                f"is no audio file (it {f'looks like {likeness}' if likeness else 'holds hardly any sound'})"
+            )
         damaged = self._seconds * self._lost_bytes / self._good_bytes if self._untimed else self._gaps
         cut = 0.0
         promised = self._promised_seconds()
@@ -409,7 +411,7 @@ class _Gatherer:
     def __init__(self, channels: int) -> None:
         self.samples = np.empty((channels, BLOCK), np.float32)
         self._rows = list(self.samples)
-        self._views = [memoryview(row).cast("B") for row in self._rows]
+        self._views = [row.data.cast("B") for row in self._rows]
 
     def __call__(self, frame: AudioFrame, offset: int, n: int, place: int) -> None:
         """Take `n` samples from `offset` on, to `place`."""
@@ -423,9 +425,9 @@ class _Gatherer:
         channels = len(self._rows)
         for channel, row in enumerate(self._rows):
             if frame.format.is_planar:
-                samples = np.frombuffer(planes[channel], kind, frame.samples)
+                samples = np.frombuffer(memoryview(planes[channel]), kind, frame.samples)
             else:
-                samples = np.frombuffer(planes[0], kind, frame.samples * channels)[channel::channels]
+                samples = np.frombuffer(memoryview(planes[0]), kind, frame.samples * channels)[channel::channels]
             samples = samples[offset : offset + n]
             if centre:
                 samples = samples - np.float32(centre)

@@ -142,7 +142,7 @@ def _probe(models: Models) -> tuple[float, float, int]:
         soundfile.write(path, noise, 44_100)
         for _ in range(_PROBES):
             started = time.perf_counter()
-            segments = prepare_track(path, models).segments
+            segments = list(prepare_track(path, models).segments)
             prepared = time.perf_counter()
             embeddings = encoder.embed(segments * (encoder.batch or 1))
             embedded = (time.perf_counter() - prepared) / len(embeddings)

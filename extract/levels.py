@@ -87,4 +87,3 @@ class Levels:
         if abs(offset) > _FAR_OFF_CENTRE:
             notes.append(Note("offset", (offset,)))
         return notes
-

@@ -160,8 +160,10 @@ def ogg_is_ended(file: Window) -> bool:
     start = max(0, len(file) - _LARGEST_OGG_PAGE)
     tail = file.at(start, _LARGEST_OGG_PAGE)
     last = tail.rfind(_OGG_PAGE)
-    return last >= 0 and bool(tail[last + 5 : last + 6] and tail[last + 5] & 4) and (
-        start + last + _page_bytes(file, start + last) <= len(file)
+    return (
+        last >= 0
+        and bool(tail[last + 5 : last + 6] and tail[last + 5] & 4)
+        and (start + last + _page_bytes(file, start + last) <= len(file))
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,14 @@ def rechunked(sound: Sound, size: int) -> Iterator[Wave]:
             n += len(block) - start
     if held:
         yield np.concatenate(held) if len(held) > 1 else held[0]
+
+
+class SizedWaves(Protocol):
+    """So many waves, one after the other."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Wave]: ...
 
 
 def segment_lengths(samples: int, segment: int, tail: str, min_tail: int) -> list[int]:
