@@ -65,6 +65,9 @@ def info(folder: Path, features: str | None, as_json: bool) -> None:
             if name == "failed":
                 for failure in value[:_SHOWN]:
                     _print_fact(name, f"{failure['track_id']}: {failure['reason']}")
+            elif name == "noted":
+                for track in value[:_SHOWN]:
+                    _print_fact(name, f"{track['track_id']}: {'; '.join(note['text'] for note in track['notes'])}")
             elif name == "environments":
                 for versions in value:
                     _print_fact("versions", versions)

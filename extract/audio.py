@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from m2e.cache.errors import DataError
+from m2e.cache.names import hint
 from m2e.cache.notes import Note
 from m2e.cache.regular import open_regular
 from m2e.cache.schema import ResamplerName
@@ -166,7 +167,8 @@ class _Source:
                 if digest:
                     self.sha256 = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
+            near = hint(path) if isinstance(error, FileNotFoundError) else ""
+            raise DataError(f"cannot read {path}: {error.strerror}{near}") from error
         if not self.size:
             raise DataError(f"{path} is empty (0 bytes)")
 

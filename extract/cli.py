@@ -170,6 +170,11 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
     help="Only Dask workers that were given these, such as GPU=1. Of --device, auto is then cuda, and cpu without GPU.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try tracks again that failed before.")
+@click.option(
+    "--accept-cut",
+    is_flag=True,
+    help="Take what there is of files that are cut or damaged, with a note; those that failed before are tried again.",
+)
 @click.option("--overwrite", is_flag=True, help="Extract tracks again that the cache holds.")
 @click.option(
     "--check-audio",
@@ -209,6 +214,7 @@ def main(
     scheduler: str | None,
     worker_resources: dict[str, float],
     retry_failed: bool,
+    accept_cut: bool,
     overwrite: bool,
     check_audio: bool,
     export_chords: Path | None,
@@ -244,7 +250,7 @@ def main(
     if worker_resources and not scheduler:
         raise click.UsageError("--worker-resources says which Dask workers to take: it goes with --scheduler")
     check_choices(choices, datasets)
-    selection = Selection(limit, part or _default_part(), retry_failed, overwrite, check_audio)
+    selection = Selection(limit, part or _default_part(), retry_failed, overwrite, check_audio, accept_cut)
     loaded = [manifests.load(dataset, root, splits, choices) for dataset in datasets]
     source = find_encoder(encoder, revision)
     if source.name == "tiny":

@@ -14,13 +14,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from joblib import cpu_count
 from numpy.typing import NDArray
 
 from m2e.cache import TrackFeatures
 from m2e.cache.failures import Failure
 from m2e.extract.attempts import attempt
 from m2e.extract.batches import embed_tracks
+from m2e.extract.cores import cpu_count
 from m2e.extract.engine import Lost, run_tasks
 from m2e.extract.handover import Handover, handover_folder
 from m2e.extract.plan import Task

@@ -50,6 +50,7 @@ class Selection:
         retry_failed: try tracks again that failed before.
         overwrite: do tracks again that the cache holds.
         check_audio: compare the audio's digest, not only its size, with that of the file that was extracted.
+        accept_cut: take what there is of files that are cut or damaged, and try those again that failed before.
     """
 
     limit: int | None = None
@@ -57,12 +58,17 @@ class Selection:
     retry_failed: bool = False
     overwrite: bool = False
     check_audio: bool = False
+    accept_cut: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and not is_whole(self.limit, 1):
             raise ValueError(unlike("limit", self.limit, "a whole number, 1 or more, or None"))
         if not isinstance(self.part, Part):
             raise ValueError(unlike("part", self.part, "a Part"))
+
+    def tries_again(self, failure: Failure) -> bool:
+        """Whether a track that failed is tried once more."""
+        return self.retry_failed or self.overwrite or (self.accept_cut and failure.stage == "audio")
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def make_plan(
                 again.append(_task(track, size))
             else:
                 done.append(track)
-        elif earlier and earlier.audio_bytes == size and not (selection.retry_failed or selection.overwrite):
+        elif earlier and earlier.audio_bytes == size and not selection.tries_again(earlier):
             failed[track.track_id] = earlier
         else:
             tasks.append(_task(track, size, earlier.attempts if earlier else 0))

@@ -178,7 +178,14 @@ class Session:
         weights = fetch_recogniser(self.config.chords, self.chord_checkpoint)  # here, once, not in every worker
         device = self.device if self.elsewhere else choose_device(self.device)
         # A worker may have another current folder.
-        models = Models(self.config, encoder.absolute(), weights and weights.absolute(), device, self.decoders)
+        models = Models(
+            self.config,
+            encoder.absolute(),
+            weights and weights.absolute(),
+            device,
+            self.decoders,
+            accept_cut=self.selection.accept_cut,
+        )
         workers = engine(models)
         # Only now, when all that is needed is there: from here on these tracks are without features.
         self._taking_turns(lambda: forget(self.features, plan.replaced))

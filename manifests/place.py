@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from m2e.cache.errors import DataError
+from m2e.cache.names import Names
 
 # More folders than any real path has, and few enough to follow them all in every row of a table.
 _DEEPEST = 64
@@ -31,6 +32,7 @@ class Place:
         self._folders: dict[str, Path] = {}  # of tables, that are inside
         self._followed: dict[Path, bool] = {}
         self._found: dict[str, list[tuple[Path, frozenset[str]]]] = {}
+        self._names = Names()
 
     def inside(self, relative: str, where: str) -> Path:
         """The path of `relative`, a cell of a table at `where`.
@@ -55,7 +57,15 @@ class Place:
             raise DataError(f"{where}: path {relative[:200]!r} below {self.root} cannot be followed") from error
         if plain:
             self._folders[folder] = path.parent
-        return path
+        return self._spelt(path)
+
+    def _spelt(self, path: Path) -> Path:
+        """A path that is inside, or what is inside and is spelt like it where nothing is there."""
+        found = self._names.find(path)
+        if found is None or found == path:
+            return path
+        outside = not self._is_inside(found.parent) or (found.is_symlink() and not self._is_inside(found))
+        return path if outside else found
 
     def _path(self, relative: str, where: str) -> Path:
         parts = PurePosixPath(relative).parts
@@ -90,6 +100,10 @@ class Place:
             for base, names in self._homes(folder):
                 if name in names:
                     return base / relative
+        for relative in relatives:
+            for base, _ in self._homes(relative.rpartition("/")[0]):
+                if (found := self._spelt(base / relative)) != base / relative:
+                    return found
         return self.root / relatives[0]
 
     def _homes(self, folder: str) -> list[tuple[Path, frozenset[str]]]:
