@@ -44,7 +44,7 @@ def make_example(number: int, path: Path) -> None:
     instruments = training_songs.VALIDATION if number < VALIDATION else training_songs.TRAINING
     song = training_songs.draw_song(rng, instruments)
     wave, truth = training_songs.recorded(training_songs.play(song, rng), song.truth, rng)
-    spectrum = tuned_spectrum(wave, C1, OCTAVES)
+    spectrum, _ = tuned_spectrum(wave, C1, OCTAVES)
     middles = (np.arange(spectrum.shape[1]) + 0.5) * HOP / RATE
     chord = np.searchsorted(truth.intervals[:, 0], middles, side="right") - 1
     root, quality = truth.root[chord].astype(int), truth.quality[chord]

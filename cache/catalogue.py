@@ -61,7 +61,7 @@ class Catalogue:
         return found
 
     @property
-    def notes(self) -> list[str]:
+    def several(self) -> list[str]:
         """A line on each way in which tracks have several records."""
         about = (
             (

@@ -65,9 +65,12 @@ def info(folder: Path, features: str | None, as_json: bool) -> None:
             if name == "failed":
                 for failure in value[:_SHOWN]:
                     _print_fact(name, f"{failure['track_id']}: {failure['reason']}")
-            elif name in ("environments", "notes"):
+            elif name in ("environments", "several"):
                 for line in value:
                     _print_fact({"environments": "versions"}.get(name, name), line)
+            elif name == "noted":
+                for track in value[:_SHOWN]:
+                    _print_fact(name, f"{track['track_id']}: {'; '.join(note['text'] for note in track['notes'])}")
             else:
                 _print_fact(name, value)
     if facts["differ"]:
@@ -110,7 +113,7 @@ def verify(folder: Path, deep: bool, as_json: bool) -> None:
     with counting("checking", n, "files") as advance:
         for group in groups:
             found += verify(group, deep=deep, advance=advance)
-            notes += scan(group, read_config(group), {}).notes
+            notes += scan(group, read_config(group), {}).several
     found += [
         Damage(group / CONFIG_FILE, f"{group.name} {LOST_SETTINGS}", (), "foreign")
         for group in without_settings(folder)

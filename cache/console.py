@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from m2e.cache.errors import DataError, printable
+from m2e.cache.streams import hold_standard_streams
 
 # Files that are written by name say so themselves: here it is standard output.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -47,6 +48,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 class Command(click.Command):
     """A click command that says in one line what it cannot use or write, and exits with 1; with 130 after Ctrl-C."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        hold_standard_streams()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -86,6 +91,10 @@ class Group(click.Group):
     """A click group whose commands are `Command`s."""
 
     command_class = Command
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        hold_standard_streams()
+        return super().main(*args, **kwargs)
 
 
 class PluginGroup(Group):

@@ -46,6 +46,7 @@ def cache_facts(folder: Path, features: str | None = None) -> dict[str, Any]:
 
 def _feature_facts(cache: FeatureCache, features: Path) -> dict[str, Any]:
     failures = read_failures(features, done=cache.track_ids)
+    notes = cache.notes
     files = [path for path in features.iterdir() if path.suffix == ".h5"]
     return {
         "fingerprint": cache.config.fingerprint,
@@ -55,10 +56,12 @@ def _feature_facts(cache: FeatureCache, features: Path) -> dict[str, Any]:
         "splits": dict(Counter(split or "none" for split in cache.splits)),
         "failures": dict(Counter(failure.stage for failure in failures.values())),
         "failed": [asdict(failure) for failure in failures.values()],
+        "notes": dict(Counter(note.kind for found in notes.values() for note in found)),
+        "noted": [{"track_id": track_id, "notes": [n.as_json() for n in found]} for track_id, found in notes.items()],
         "packs": sum(path.name.startswith("pack-") for path in files),
         "shards": sum(path.name.startswith("shard-") for path in files),
         "bytes": sum(path.stat().st_size for path in files),
-        "notes": cache.notes,
+        "several": cache.several,
         "config": json.loads(cache.config.to_json()),
         "environments": read_provenance(features),
     }

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from m2e.cache.catalogue import scan
 from m2e.cache.errors import DataError
-from m2e.cache.failures import MOST_BYTES
 from m2e.cache.files import content_digest, write_atomically
 from m2e.cache.folders import (
     CONFIG_FILE,
@@ -23,6 +22,7 @@ from m2e.cache.folders import (
     write_config,
 )
 from m2e.cache.hdf5 import MAX_FILE_BYTES
+from m2e.cache.json_lines import MOST_BYTES
 from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.lock import pack_lock
 from m2e.cache.regular import read_regular
@@ -117,7 +117,9 @@ def _copy(source: Path, target: Path, config: ExtractionConfig, advance: Callabl
             copied += 1
         advance(1)
     # Notes of writers; those of the same name are of different machines with the same name.
-    for note in [*source.glob("provenance-*.json"), *source.glob("failures-*.jsonl")]:
+    for note in (
+        path for name in ("provenance-*.json", "failures-*.jsonl", "notes-*.jsonl") for path in source.glob(name)
+    ):
         content = read_regular(note, MOST_BYTES)
         place = target / note.name
         if place.exists() and read_regular(place, MOST_BYTES) != content:

@@ -103,7 +103,7 @@ def pack(
             written,
             removed + len(newer),
             len(catalogue.replaced),
-            tuple(catalogue.notes),
+            tuple(catalogue.several),
         )
 
 

@@ -20,6 +20,7 @@ from m2e.cache.harmony import MODES, ChordSequence, Key
 from m2e.cache.labels import read_labels
 from m2e.cache.layout import unsound
 from m2e.cache.mapped import MappedEmbeddings
+from m2e.cache.notes import Note, read_notes
 from m2e.cache.schema import ExtractionConfig, Labels
 
 _TRIES = 20
@@ -116,9 +117,9 @@ class FeatureCache:
         return self.config.layers
 
     @property
-    def notes(self) -> list[str]:
+    def several(self) -> list[str]:
         """A line on each way in which tracks have several records, of which one is read."""
-        return self._catalogue.notes
+        return self._catalogue.several
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -140,6 +141,12 @@ class FeatureCache:
     def hours(self) -> float:
         """Length of the audio behind the features."""
         return float(self._catalogue.index["duration"].sum()) / 3600
+
+    @property
+    def notes(self) -> dict[str, tuple[Note, ...]]:
+        """What there is to say of the audio of tracks, where there is anything. Raises DataError as `read_notes`."""
+        digests = (digest.tobytes() for digest in self._catalogue.index["audio_sha256"])
+        return read_notes(self._features, dict(zip(self.track_ids, digests, strict=True)))
 
     def embeddings(self, track_id: str) -> NDArray[np.float32]:
         """Embeddings of a track, segments in time order [shape=(segments, layers, dim)].

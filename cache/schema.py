@@ -15,6 +15,7 @@ from m2e.cache.checks import is_line, is_number, is_one_of, is_whole, require, u
 from m2e.cache.errors import DataError, NewerError
 from m2e.cache.harmony import ChordSequence, Key
 from m2e.cache.json_files import parse_object
+from m2e.cache.notes import Note, are_notes
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -177,6 +178,7 @@ class TrackFeatures:
         duration: of the decoded audio, seconds.
         audio_sha256: digest of the audio file, 32 bytes.
         audio_bytes: size of the audio file.
+        notes: what there is to say of the audio.
     """
 
     track_id: str
@@ -186,6 +188,7 @@ class TrackFeatures:
     duration: float
     audio_sha256: bytes
     audio_bytes: int
+    notes: tuple[Note, ...] = ()
 
     def __post_init__(self) -> None:
         check_id(self.track_id)
@@ -206,6 +209,7 @@ class TrackFeatures:
             ("duration", is_number(self.duration, 0, np.inf), "a finite number of seconds, 0 or more"),
             ("audio_bytes", is_whole(self.audio_bytes, 0, 2**64 - 1), "a whole number, 0 or more"),
             ("audio_sha256", type(self.audio_sha256) is bytes and len(self.audio_sha256) == 32, "32 bytes"),
+            ("notes", are_notes(self.notes), "a tuple of Note"),
         ):
             if not right:
                 raise ValueError(f"track {self.track_id!r}: {unlike(name, getattr(self, name), accepted)}")

@@ -13,6 +13,7 @@ from m2e.cache.folders import CONFIG_FILE as CONFIG_FILE
 from m2e.cache.folders import feature_files, write_config
 from m2e.cache.folders import features_folder as features_folder
 from m2e.cache.layout import Records, feature_image, feature_name, join, to_record
+from m2e.cache.notes import record_notes
 from m2e.cache.provenance import write_provenance
 from m2e.cache.schema import ExtractionConfig, TrackFeatures
 
@@ -62,6 +63,8 @@ class FeatureWriter:
             if other.embeddings.shape[2] != dim:
                 raise DataError(f"track {track.track_id!r} is {dim} wide, not {other.embeddings.shape[2]}")
             break
+        if track.notes:  # now: a track that is kept must not lose them to a kill
+            record_notes(self.folder, track.track_id, track.audio_sha256, track.notes)
         if not self._waiting:
             self._since = time.monotonic()
         self._waiting[track.track_id] = record

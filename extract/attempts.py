@@ -8,6 +8,7 @@ from typing import TypeVar
 from m2e.cache import DataError
 from m2e.cache.failures import Failure
 from m2e.extract.engine import Lost
+from m2e.extract.handover import NoRoom
 from m2e.extract.plan import Task
 
 T = TypeVar("T")
@@ -20,9 +21,11 @@ _DEATHS = {
 
 
 def attempt(task: Task, action: Callable[[], T]) -> T | Failure:
-    """What the action gives, or why it gives nothing."""
+    """What the action gives, or why it gives nothing. Raises NoRoom, which is no track's fault."""
     try:
         return action()
+    except NoRoom:
+        raise
     except DataError as error:
         return failure(task, "audio", str(error))
     except Exception as error:  # whatever a codec or a model does with a hostile file

@@ -1,41 +1,40 @@
 """Audio files to mono waves at the rates that the features need.
 
-One decode feeds both paths, each as the paper's released code reads audio:
-
-- encoder: mean over channels, then a windowed-sinc resampler equal to torchaudio's defaults
-  (sinc_interp_hann, lowpass_filter_width 6, rolloff .99);
-- chords: soxr HQ to 22,050 Hz, as librosa.load does.
-
-Samples go block by block from the file to both rates: decoded at once, an hour of stereo would take 1.3 GB.
+One decode feeds both paths, each as the paper's released code reads audio: mean over channels, then a resampler for
+each (`m2e.extract.resample`). Samples go block by block from the file to both rates: decoded at once, an hour of stereo
+would take 1.3 GB. Of a long file not even the resampled waves are held: whoever wants them has it decoded again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import itertools
 import math
 import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
+from m2e.cache.names import hint
+from m2e.cache.notes import Note
+from m2e.cache.regular import open_regular
 from m2e.cache.schema import ResamplerName
-
-Wave = NDArray[np.float32]
+from m2e.extract.decode import BLOCK, Block, Facts, decode
+from m2e.extract.levels import Levels
+from m2e.extract.resample import Resampler as Resampler
+from m2e.extract.sound import Recording, Sound, Wave
+from m2e.extract.sound import split_segments as split_segments
 
 MIN_SECONDS = 0.1
-_LOUDEST = 1e6  # float files may go beyond 1; what follows squares samples
-BLOCK = 1 << 17  # samples a channel: little enough for the processor's cache
-_FILTER_WIDTH = 6
-_ROLLOFF = 0.99
-_LARGEST_KERNEL = 1 << 26
+# What may be missing without a word: the last frame of many files is.
+TOLERANCE = 0.1
+# Longer files are not held in memory: 115 MB for the encoder at 24 kHz, 106 MB for the chords.
+HELD_SECONDS = 1_200.0
+_COMMON_RATES = frozenset(
+    [16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000, 352_800, 384_000]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,92 +47,267 @@ class Audio:
         duration: seconds.
         sha256: digest of the file.
         file_bytes: its size.
+        notes: what there is to say of it.
     """
 
-    encoder_wave: Wave
-    chord_wave: Wave
+    encoder_wave: Sound
+    chord_wave: Sound
     duration: float
     sha256: bytes
     file_bytes: int
-
-
-class _Refused(Exception):
-    """A decoder cannot read a file."""
+    notes: tuple[Note, ...] = ()
 
 
 def load_audio(
-    path: Path, encoder_rate: int = 24_000, chord_rate: int = 22_050, resampler: ResamplerName = "sinc_hann"
+    path: Path,
+    encoder_rate: int = 24_000,
+    chord_rate: int = 22_050,
+    resampler: ResamplerName = "sinc_hann",
+    *,
+    accept_cut: bool = False,
+    held_seconds: float = math.inf,
 ) -> Audio:
-    """Decode a file: soundfile first (wav, flac, ogg, mp3, ...), PyAV for what it refuses (m4a, wma, ...).
+    """Decode a file of any form that `m2e.extract.formats` lists.
 
     Args:
         path: the file.
         encoder_rate: of the encoder's wave, Hz.
         chord_rate: of the chord recogniser's wave, Hz; it always comes from soxr.
         resampler: for the encoder's wave.
+        accept_cut: take what there is of a file that is cut or damaged, with a note.
+        held_seconds: a longer file's waves are `Recording`s, which hold no samples.
 
     Raises:
-        DataError: the file is missing, is no audio, is shorter than .1 s, holds NaN, or has a rate that `resampler`
-            cannot take.
+        DataError: the file is missing, is no audio, is shorter than .1 s, holds NaN, or is cut or damaged.
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device may have no end
-            raise DataError(f"{path} is no regular file")
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if status.st_size == 0:
-        raise DataError(f"{path} is empty (0 bytes)")
-    refusals = []
-    for decode in (_with_soundfile, _with_pyav):
-        try:
-            with _quiet_codecs():
-                (encoder_wave, chord_wave), duration = _resampled(
-                    decode(path), ((encoder_rate, resampler), (chord_rate, "soxr_hq"))
-                )
-            return Audio(encoder_wave, chord_wave, duration, sha256, status.st_size)
-        except _Refused as refused:
-            refusals.append(str(refused))
-        except DataError as error:
-            raise DataError(f"{path} {error}") from error
-    raise DataError(f"{path} cannot be decoded: {'; '.join(refusals)}")
+    source = _Source(path)
+    hearing = _Hearing(((encoder_rate, resampler), (chord_rate, "soxr_hq")), held_seconds)
+    with source.naming_it():
+        for block in source.blocks(hearing.facts):
+            hearing.take(block)
+        hearing.finish()
+        heard = hearing.found()
+        if heard.faults and not accept_cut:
+            said = next((f"; {line}" for line in heard.warnings if any(n.kind == "damaged" for n in heard.faults)), "")
+            faults = "; ".join(map(str, heard.faults))
+            raise DataError(f"is {faults}{said} (--accept-cut takes what there is)")
+    sounds: list[Sound] = [*hearing.waves]
+    if not sounds:  # the file is long, or something else is to be heard than the mean of its channels
+        again = [_Again(source, target, heard.lone_channel) for target in hearing.targets]
+        recordings = map(Recording, again, hearing.lengths)
+        long = heard.seconds > held_seconds
+        sounds = [recording if long else np.concatenate(list(recording)) for recording in recordings]
+    encoder_wave, chord_wave = sounds
+    notes = (*heard.faults, *heard.notes)
+    return Audio(encoder_wave, chord_wave, heard.seconds, source.sha256, source.size, notes)
 
 
 @dataclass(frozen=True)
-class _Block:
-    """Some samples of a file: mono, their rate, and how many samples the file says it has."""
+class Heard:
+    """What there is to say of a file.
 
-    wave: Wave
+    Attributes:
+        seconds: its length.
+        rate: its sample rate in Hz, the first where it changes.
+        faults: notes on what is missing; without `accept_cut` the file is refused.
+        notes: others.
+        warnings: what codecs complained of.
+        lone_channel: which channel is heard alone, counted from 0; None for the mean of all.
+    """
+
+    seconds: float
     rate: int
-    promised: int
+    faults: tuple[Note, ...]
+    notes: tuple[Note, ...]
+    warnings: tuple[str, ...]
+    lone_channel: int | None
 
 
-def _resampled(blocks: Iterator[_Block], targets: tuple[tuple[int, ResamplerName], ...]) -> tuple[list[Wave], float]:
-    """The wave at each target's rate, and its duration in seconds."""
-    samples, rate = 0, 0
-    resamplers: list[Resampler] = []
-    waves: list[_GrowingWave] = []
-    for block in blocks:
-        loudest = float(np.abs(block.wave).max(initial=0))
-        if not math.isfinite(loudest):
-            raise DataError("holds samples that are not numbers (NaN or infinite)")
-        if loudest > _LOUDEST:
-            raise DataError(f"holds samples beyond {_LOUDEST:g}, where full scale is 1: it is damaged")
-        if not samples:
-            rate = block.rate
-            resamplers = [Resampler(rate, *target) for target in targets]
-            waves = [_GrowingWave(block.promised * target // rate + 1) for target, _ in targets]
-        samples += len(block.wave)
-        for wave, resample in zip(waves, resamplers, strict=True):
-            wave.append(resample(block.wave))
-    if samples < max(1, MIN_SECONDS * rate):
-        seconds = samples / rate if rate else 0
-        raise DataError(f"is {seconds:.3f} s long; the shortest usable track is {MIN_SECONDS} s")
-    for wave, resample in zip(waves, resamplers, strict=True):
-        wave.append(resample(np.zeros(0, np.float32), last=True))
-    return [wave.samples for wave in waves], samples / rate
+def survey(path: Path) -> Heard:
+    """Decode a file to its end, and keep nothing of it but what there is to say.
+
+    Raises:
+        DataError: as `load_audio`, but for files that are cut or damaged.
+    """
+    source = _Source(path, digest=False)
+    hearing = _Hearing((), 0)
+    with source.naming_it():
+        for block in source.blocks(hearing.facts):
+            hearing.take(block)
+        return hearing.found()
+
+
+class _naming:
+    """Put a file's name before what is wrong with it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DataError):
+            raise DataError(f"{self._path} {error}") from error
+        if isinstance(error, OSError):  # a disk, or a network, in the middle
+            raise DataError(f"cannot read {self._path}: {error.strerror or error}") from error
+
+
+class _Source:
+    """A regular file, which is to be the same one whenever it is read."""
+
+    def __init__(self, path: Path, digest: bool = True) -> None:
+        """Raises DataError when there is no such file, or it is empty."""
+        self._path = path
+        self.sha256 = b""
+        try:
+            with open_regular(path) as file:
+                self._identity = _identity(file.fileno())
+                self.size = self._identity[2]
+                if digest:
+                    self.sha256 = hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            near = hint(path) if isinstance(error, FileNotFoundError) else ""
+            raise DataError(f"cannot read {path}: {error.strerror}{near}") from error
+        if not self.size:
+            raise DataError(f"{path} is empty (0 bytes)")
+
+    def naming_it(self) -> _naming:
+        return _naming(self._path)
+
+    def blocks(self, facts: Facts) -> Iterator[Block]:
+        """As `decode`. Raises DataError, too, when it is another file by now."""
+        with open_regular(self._path) as file:
+            if _identity(file.fileno()) != self._identity:
+                raise DataError("changed while it was read")
+            yield from decode(file.fileno(), self.size, facts)
+
+
+def _identity(descriptor: int) -> tuple[int, int, int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Decodes a file once more, to one rate."""
+
+    source: _Source
+    target: tuple[int, ResamplerName]
+    channel: int | None
+
+    def __call__(self) -> Iterator[Wave]:
+        stretches, mix = _Stretches(*self.target), _Mixer(self.channel)
+        with self.source.naming_it():
+            for block in self.source.blocks(Facts()):
+                yield from stretches.add(mix(block.samples), block.rate)
+            yield stretches.finish()
+
+
+class _Hearing:
+    """Takes a file block by block: what there is to say of it, and the waves as long as it is not too long."""
+
+    def __init__(self, targets: tuple[tuple[int, ResamplerName], ...], held_seconds: float) -> None:
+        self.targets, self._held_seconds = targets, held_seconds
+        self.facts = Facts()
+        self._mix, self._levels = _Mixer(), Levels()
+        # (rate, samples): one rate after the other, whatever the channels.
+        self._spans: list[tuple[int, int]] = []
+        self._so_far = 0.0
+        self._resamplers = [_Stretches(*target) for target in targets]
+        self._waves: list[_GrowingWave] = []
+
+    def take(self, block: Block) -> None:
+        mono = self._mix(block.samples)
+        self._levels.add(block.samples, mono)
+        if not self._spans:
+            room = min(self.facts.expected, self._held_seconds, 86_400)
+            self._waves = [_GrowingWave(int(room * target) + 1) for target, _ in self.targets]
+        if self._spans and self._spans[-1][0] == block.rate:
+            self._spans[-1] = (block.rate, self._spans[-1][1] + len(mono))
+        else:
+            self._spans.append((block.rate, len(mono)))
+        self._so_far += len(mono) / block.rate
+        if self._so_far > self._held_seconds:
+            self._waves = []
+        for wave, stretches in zip(self._waves, self._resamplers, strict=False):
+            for part in stretches.add(mono, block.rate):
+                wave.append(part)
+
+    @property
+    def seconds(self) -> float:
+        return sum(samples / rate for rate, samples in self._spans)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Samples of each target's wave."""
+        return [sum(-(-n * target // rate) for rate, n in self._spans) for target, _ in self.targets]
+
+    @property
+    def waves(self) -> list[Wave]:
+        """Each target's wave; none where the file is too long, or its mean is not what is to be heard."""
+        return [] if self._levels.lone_channel is not None else [wave.samples for wave in self._waves]
+
+    def finish(self) -> None:
+        """Take the end of the file."""
+        for wave, stretches in zip(self._waves, self._resamplers, strict=False):
+            wave.append(stretches.finish())
+
+    def found(self) -> Heard:
+        """What there is to say. Raises DataError when the file is too short."""
+        facts, seconds = self.facts, self.seconds
+        faults = _faults(facts, seconds)
+        if seconds < MIN_SECONDS and not faults:
+            raise DataError(f"is {seconds:.3f} s long; the shortest usable track is {MIN_SECONDS} s")
+        if not self._spans:
+            raise DataError(f"is {faults[0]}")
+        notes = self._levels.notes()
+        count, number = facts.streams
+        if count > 1:
+            notes.append(Note("streams", (count, number)))
+        if facts.changes:
+            notes.append(Note("changes", (facts.changes,)))
+        notes += [Note("rate", (rate,)) for rate in facts.rates[:2] if rate not in _COMMON_RATES]
+        return Heard(seconds, self._spans[0][0], faults, tuple(notes), tuple(facts.warnings), self._levels.lone_channel)
+
+
+def _faults(facts: Facts, seconds: float) -> tuple[Note, ...]:
+    """What is missing of a file, where it is more than a frame or two."""
+    damaged, cut = facts.damaged, facts.cut
+    whole = seconds + damaged + cut
+    faults = []
+    if damaged + cut > TOLERANCE:
+        # What little may be of the one kind goes to the other.
+        if cut <= TOLERANCE:
+            damaged, cut = damaged + cut, 0.0
+        elif damaged <= TOLERANCE:
+            damaged = 0.0
+        faults += [Note("cut", (seconds, whole))] if cut else []
+        faults += [Note("damaged", (damaged, whole))] if damaged else []
+    if not facts.ended and not (faults and faults[0].kind == "cut"):
+        faults.append(Note("cut", (seconds,)))
+    return tuple(faults)
+
+
+class _Stretches:
+    """Resamples one stretch of a file after the other: where its rate changes, a new one begins."""
+
+    def __init__(self, target: int, method: ResamplerName) -> None:
+        self._target, self._method = target, method
+        self._rate = 0
+        self._resample: Resampler | None = None
+
+    def add(self, mono: Wave, rate: int) -> Iterator[Wave]:
+        if rate != self._rate:
+            if self._resample:
+                yield self.finish()
+            self._rate, self._resample = rate, Resampler(rate, self._target, self._method)
+        assert self._resample
+        yield self._resample(mono)
+
+    def finish(self) -> Wave:
+        nothing = np.zeros(0, np.float32)
+        return self._resample(nothing, last=True) if self._resample else nothing
 
 
 class _GrowingWave:
@@ -157,144 +331,20 @@ class _GrowingWave:
         return self._buffer[: self._end]
 
 
-@contextlib.contextmanager
-def _quiet_codecs() -> Iterator[None]:
-    """Discard what C libraries print to stderr: mpg123 comments on odd frames in the middle of the progress bar."""
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(nowhere)
-        os.close(stderr)
+class _Mixer:
+    """One channel, or the mean of all [shape=(channels, n) -> (n,)]; valid until the next block is given."""
 
+    def __init__(self, channel: int | None = None) -> None:
+        self._channel = channel
+        self._mean = np.empty(BLOCK, np.float32)
 
-def _with_soundfile(path: Path) -> Iterator[_Block]:
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:  # a name need not be UTF-8
-            # Or else it would seek to where it is after every read, and an mp3 decoder would start anew.
-            file.seekable = lambda: False
-            buffer = np.empty((BLOCK, file.channels), np.float32)
-            while len(block := file.read(out=buffer)):
-                yield _Block(_mono(block), int(file.samplerate), int(file.frames))
-    except soundfile.LibsndfileError as error:
-        raise _Refused(f"libsndfile: {error.error_string}") from error
-
-
-def _with_pyav(path: Path) -> Iterator[_Block]:
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise _Refused("it has no audio stream")
-            stream = container.streams.audio[0]
-            if not stream.rate:
-                raise _Refused("its audio stream has no rate")
-            seconds = (container.duration or 0) / av.time_base
-            planar = av.AudioResampler(format="fltp")
-            held: list[Wave] = []
-            for frame in itertools.chain(container.decode(stream), [None]):  # None flushes the resampler
-                held += [_mono(np.asarray(part.to_ndarray().T, np.float32)) for part in planar.resample(frame)]
-                if held and (frame is None or sum(map(len, held)) >= BLOCK):
-                    yield _Block(np.concatenate(held), int(stream.rate), int(stream.rate * seconds))
-                    held = []
-    except (av.FFmpegError, ValueError) as error:
-        raise _Refused(f"FFmpeg: {error.__class__.__name__}") from error
-
-
-def _mono(block: Wave) -> Wave:
-    """Mean over channels [shape=(n, channels) -> (n,)]."""
-    # A product, because mean(axis=1) takes nine times as long; of two channels it is equal to the bit.
-    return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
-
-
-class Resampler:
-    """From one rate to another, block by block; what it returns is, one after the other, the resampled wave."""
-
-    def __init__(self, rate: int, target: int, method: ResamplerName) -> None:
-        """Rates in Hz.
-
-        Raises:
-            DataError: "sinc_hann" would need too large a filter for these rates.
-        """
-        self._rate, self._target = rate, target
-        self._taken = self._given = 0
-        self._resample: Callable[[Wave, bool], Wave]
-        if rate == target:
-            self._resample = lambda block, last: block
-        elif method == "sinc_hann":
-            self._resample = _SincResampler(rate, target).resample_chunk
-        else:
-            import soxr
-
-            self._resample = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ").resample_chunk
-
-    def __call__(self, block: Wave, last: bool = False) -> Wave:
-        """[shape=(n,) -> (m,)]; the lengths of all results add up to ceil(samples * target / rate)."""
-        out = self._resample(block, last)
-        self._taken += len(block)
-        if last:
-            missing = -(-self._taken * self._target // self._rate) - self._given - len(out)
-            out = np.pad(out, (0, missing)) if missing > 0 else out[: len(out) + missing]
-        self._given += len(out)
-        return out
-
-
-class _SincResampler:
-    """A Hann-windowed sinc, as in torchaudio's ``Resample`` with its defaults, equal to it within 1e-6.
-
-    Outputs repeat their phases after `step` inputs, so that all phases of a step are one matrix product.
-    """
-
-    def __init__(self, rate: int, target: int) -> None:
-        self._step, reach, self._head, self._rest = _sinc_kernel(rate, target)
-        self._after = reach + 2 * self._step
-        self._held = np.zeros(reach, np.float32)
-
-    def resample_chunk(self, block: Wave, last: bool) -> Wave:
-        wave = np.concatenate([self._held, block, np.zeros(self._after if last else 0, np.float32)])
-        rows = wave[: len(wave) // self._step * self._step].reshape(-1, self._step)
-        # A window is a row and the beginning of the next.
-        out = rows[:-1] @ self._head
-        out += rows[1:, : len(self._rest)] @ self._rest
-        self._held = wave[len(out) * self._step :]
-        return out.reshape(-1)
-
-
-@lru_cache(maxsize=16)
-def _sinc_kernel(rate: int, target: int) -> tuple[int, int, Wave, Wave]:
-    """Inputs a step, the filter's reach, and its taps within the step's own inputs and in the next step's."""
-    common = math.gcd(rate, target)
-    step, phases = rate // common, target // common
-    cutoff = min(step, phases) * _ROLLOFF
-    reach = math.ceil(_FILTER_WIDTH * step / cutoff)
-    # Several periods in one step where they are short: its inputs must span the filter, and products should be large.
-    periods = math.ceil(max(2 * reach, 128) / step)
-    step, phases, cutoff = step * periods, phases * periods, cutoff * periods
-    if phases * (2 * reach + step) > _LARGEST_KERNEL:
-        raise DataError(
-            f"has a rate of {rate} Hz, from which sinc_hann would need too large a filter: use --resampler soxr_hq"
-        )
-    position = np.arange(-reach, reach + step) / step - np.arange(phases)[:, None] / phases
-    time = np.clip(position * cutoff, -_FILTER_WIDTH, _FILTER_WIDTH)
-    window = np.cos(time * math.pi / _FILTER_WIDTH / 2) ** 2
-    kernel = (np.sinc(time) * window * cutoff / step).astype(np.float32)
-    return step, reach, np.ascontiguousarray(kernel[:, :step].T), np.ascontiguousarray(kernel[:, step:].T)
-
-
-def split_segments(wave: Wave, segment: int, tail: str, min_tail: int) -> list[Wave]:
-    """Cut a wave into consecutive segments of `segment` samples (paper III-A1).
-
-    The remainder is dropped, or with ``tail = "keep"`` kept when it has `min_tail` samples; a wave shorter than one
-    segment is one segment.
-    """
-    full = len(wave) // segment
-    if full == 0:
-        return [wave]
-    end = len(wave) if tail == "keep" and len(wave) - full * segment >= min_tail else full * segment
-    return [wave[start : min(start + segment, end)] for start in range(0, end, segment)]
+    def __call__(self, samples: Wave) -> Wave:
+        channels = len(samples)
+        if self._channel is not None or channels == 1:
+            return samples[min(self._channel or 0, channels - 1)]
+        if channels == 2:
+            mean = np.add(samples[0], samples[1], out=self._mean[: samples.shape[1]])
+            mean *= np.float32(0.5)
+            return mean
+        # A product, because mean takes nine times as long.
+        return np.ascontiguousarray(samples.T) @ np.full(channels, 1 / channels, np.float32)

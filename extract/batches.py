@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
+from m2e.extract.sound import SizedWaves, Wave
 
 if TYPE_CHECKING:
     from m2e.extract.encoders import Encoder
 
 T = TypeVar("T")
-Wave = NDArray[np.float32]
 
 # Passes that a GPU has been given and not finished: one that it works on, and the next.
 _ON_THE_WAY = 2
@@ -36,7 +36,7 @@ class DeviceLostError(DataError):
 
 def embed_tracks(
     encoder: Encoder,
-    tracks: Iterable[tuple[T, Sequence[Wave]]],
+    tracks: Iterable[tuple[T, SizedWaves]],
     busy: Callable[[float, float], None] = lambda start, end: None,
 ) -> Iterator[tuple[T, NDArray[np.float32] | Exception]]:
     """Time means of the hidden states of each track's segments.
@@ -101,7 +101,7 @@ def embed_tracks(
         failed.clear()
 
     for name, segments in tracks:
-        if not segments:
+        if not len(segments):
             yield name, np.empty((0, 0, 0), np.float32)
         track = _Track(name, len(segments))
         for i, wave in enumerate(segments):

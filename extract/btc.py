@@ -25,6 +25,7 @@ from m2e.cache.harmony import N_CHORD_CLASSES, ChordSequence, chord_from_class
 from m2e.common.float32 import float32_products
 from m2e.extract.chords import SAMPLE_RATE
 from m2e.extract.cqt import C1, constant_q
+from m2e.extract.sound import Sound, rechunked
 
 CHUNK_SAMPLES = 10 * SAMPLE_RATE
 CHUNK_FRAMES = 108
@@ -187,9 +188,12 @@ class BTCRecogniser:
         self.model, self.mean, self.std = load_checkpoint(checkpoint)
         self.model.to(device)
 
-    def __call__(self, wave: NDArray[np.float32]) -> ChordSequence:
-        """Chords of a mono wave at 22,050 Hz; the last one ends with the wave at the latest."""
-        return self.recognise([cqt_features(wave)], [len(wave) / SAMPLE_RATE])[0]
+    def __call__(self, sound: Sound) -> ChordSequence:
+        """Chords of a mono sound at 22,050 Hz; the last one ends with the sound at the latest."""
+        classes: list[int] = []
+        for part in rechunked(sound, BATCH * CHUNK_SAMPLES):
+            classes += self._classes([cqt_features(part)])[0]
+        return _chords(classes, len(sound) / SAMPLE_RATE)
 
     def recognise(self, features: Sequence[NDArray[np.float32]], durations: Sequence[float]) -> list[ChordSequence]:
         """Chords of several tracks at once.
@@ -198,11 +202,11 @@ class BTCRecogniser:
             features: of each track, as `cqt_features` makes them [shape=(144, frames)].
             durations: of each track, seconds; its last chord ends there at the latest.
         """
-        frames = [logits.argmax(axis=1).tolist() for logits in self.logits(features)]
-        return [
-            ChordSequence.from_frames([chord_from_class(number) for number in numbers], 10 / CHUNK_FRAMES, duration)
-            for numbers, duration in zip(frames, durations, strict=True)
-        ]
+        return [_chords(*track) for track in zip(self._classes(features), durations, strict=True)]
+
+    def _classes(self, features: Sequence[NDArray[np.float32]]) -> list[list[int]]:
+        """The likeliest class of each frame of each track."""
+        return [logits.argmax(axis=1).tolist() for logits in self.logits(features)]
 
     def logits(self, features: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Logits [shape=(frames, 170)] of each track's features [shape=(144, frames)]."""
@@ -220,6 +224,10 @@ class BTCRecogniser:
         # The zeros come after the normalisation: they stand for its mean.
         padded = nn.functional.pad(frames, (0, 0, 0, -len(frames) % CHUNK_FRAMES))
         return padded.view(-1, CHUNK_FRAMES, N_BINS)
+
+
+def _chords(classes: Sequence[int], duration: float) -> ChordSequence:
+    return ChordSequence.from_frames([chord_from_class(number) for number in classes], 10 / CHUNK_FRAMES, duration)
 
 
 def load_checkpoint(path: Path) -> tuple[BTC, float, float]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from m2e.cache.errors import DataError
 from m2e.cache.harmony import ChordSequence
 from m2e.extract.btc_weights import official_checkpoint, weights_revision
+from m2e.extract.sound import Sound
 
 SAMPLE_RATE = 22_050
 RECOGNISERS = ("btc", "cnn", "template")
@@ -18,7 +16,10 @@ CNN_WEIGHTS = Path(__file__).with_name("cnn.safetensors")
 
 
 class ChordRecogniser(Protocol):
-    """Hears chords in a mono wave at 22,050 Hz [shape=(n,), n at least 1]; its name and revision go into the cache."""
+    """Hears chords in a mono sound at 22,050 Hz of at least one sample; its name and revision go into the cache.
+
+    A long track's sound is a `Recording`, which is decoded anew whenever it is iterated over.
+    """
 
     @property
     def name(self) -> str: ...
@@ -26,7 +27,7 @@ class ChordRecogniser(Protocol):
     @property
     def revision(self) -> str: ...
 
-    def __call__(self, wave: NDArray[np.float32]) -> ChordSequence: ...
+    def __call__(self, sound: Sound, /) -> ChordSequence: ...
 
 
 def recogniser_revision(name: str, checkpoint: Path | None = None) -> str:

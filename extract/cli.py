@@ -202,6 +202,11 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
     "interrupted one stopped.",
 )
 @click.option(
+    "--accept-cut",
+    is_flag=True,
+    help="Take what there is of files that are cut or damaged, with a note; those that failed before are tried again.",
+)
+@click.option(
     "--check-audio",
     is_flag=True,
     help="Find audio that changed by its digest, which reads every file; otherwise by its size.",
@@ -250,6 +255,7 @@ def main(
     scheduler: str | None,
     worker_resources: dict[str, float],
     retry_failed: bool,
+    accept_cut: bool,
     overwrite: bool,
     check_audio: bool,
     accept_changes: bool,
@@ -298,6 +304,7 @@ def main(
         # Of another table's tracks nothing but their names is known to be the same.
         check_audio=check_audio or replace,
         accept_changes=accept_changes,
+        accept_cut=accept_cut,
     )
     loaded = [manifests.load(dataset, root, splits, choices, name or "") for dataset in datasets]
     source = settle(find_encoder(encoder, revision))

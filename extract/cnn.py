@@ -21,7 +21,8 @@ from m2e.common.float32 import float32_products
 from m2e.extract.chords import SAMPLE_RATE
 from m2e.extract.cqt import C1
 from m2e.extract.smoothing import likeliest_path
-from m2e.extract.spectrum import BINS_PER_SEMITONE, HOP, silent_frames, tuned_spectrum
+from m2e.extract.sound import Sound
+from m2e.extract.spectrum import BINS_PER_SEMITONE, HOP, tuned_spectrum
 
 OCTAVES = 6
 N_BINS = OCTAVES * 12 * BINS_PER_SEMITONE
@@ -39,17 +40,18 @@ BLOCK = 1_024
 MARGIN = 1 + REACH // 2 * sum(DILATIONS)
 
 
-def network_input(magnitudes: Tensor) -> Tensor:
+def network_input(magnitudes: Tensor, loudest: Tensor | None = None) -> Tensor:
     """What the network hears of a tuned spectrum from C1 upwards, relative to its loudest bin.
 
     Args:
         magnitudes: [shape=(216, frames)]
+        loudest: of the whole, where these are a part.
 
     Returns:
         0 to 1 [shape=(frames, 216)]
     """
-    loudest = magnitudes.amax().clamp_min(torch.finfo(magnitudes.dtype).tiny)
-    compressed = torch.log1p(LOG_COMPRESSION * magnitudes / loudest) / math.log1p(LOG_COMPRESSION)
+    most = (magnitudes.amax() if loudest is None else loudest).clamp_min(torch.finfo(magnitudes.dtype).tiny)
+    compressed = torch.log1p(LOG_COMPRESSION * magnitudes / most) / math.log1p(LOG_COMPRESSION)
     # A semitone is its centre's bin and one to either side.
     return compressed.roll(BINS_PER_SEMITONE // 2, dims=0).T
 
@@ -119,24 +121,26 @@ class CNNRecogniser:
         self.network = ChordNetwork().eval()
         self.network.load_state_dict(load_file(weights))
 
-    def __call__(self, wave: NDArray[np.float32]) -> ChordSequence:
-        """Chords of a mono wave at 22,050 Hz, in frames of 2,048 samples."""
-        duration = len(wave) / SAMPLE_RATE
-        silent = silent_frames(wave)
+    def __call__(self, sound: Sound) -> ChordSequence:
+        """Chords of a mono sound at 22,050 Hz, in frames of 2,048 samples."""
+        duration = len(sound) / SAMPLE_RATE
+        spectrum, silent = tuned_spectrum(sound, C1, OCTAVES)
         if silent.all():
             return ChordSequence.from_labels([[0, duration]], ["N"])
-        path = likeliest_path(self.scores(tuned_spectrum(wave, C1, OCTAVES)), STAY_PROBABILITY)
+        path = likeliest_path(self.scores(spectrum), STAY_PROBABILITY)
         path[silent] = N_CLASSES - 1
         chords = [(NO_CHORD, NO_CHORD) if i == N_CLASSES - 1 else divmod(i, len(QUALITIES)) for i in path.tolist()]
         return ChordSequence.from_frames(chords, HOP / SAMPLE_RATE, duration)
 
     def scores(self, magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log-probability of each class [shape=(frames, 169)] in a tuned spectrum from C1 [shape=(216, frames)]."""
-        frames = network_input(torch.from_numpy(magnitudes))
+        whole = torch.from_numpy(magnitudes)
+        loudest = whole.amax()
         blocks = []
         with torch.inference_mode(), float32_products("ieee"):
-            for start in range(0, len(frames), BLOCK):
+            for start in range(0, whole.shape[1], BLOCK):
                 first = max(0, start - MARGIN)
-                logits = self.network(frames[None, first : start + BLOCK + MARGIN])[0]
+                frames = network_input(whole[:, first : start + BLOCK + MARGIN], loudest)
+                logits = self.network(frames[None])[0]
                 blocks.append(logits[start - first :][:BLOCK].log_softmax(dim=-1))
         return torch.cat(blocks).numpy()

@@ -27,6 +27,7 @@ from m2e.common.float32 import float32_products
 from m2e.extract.batches import embed_tracks
 from m2e.extract.identity import HUBERT_BASE, identify, numeric_settings, weights_digest
 from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, SAMPLE_RATE, WEIGHTS, load_mert, read_settings
+from m2e.extract.sound import SizedWaves
 from m2e.extract.tiny import tiny_encoder_folder, tiny_is_made
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class Encoder:
         with float32_products("tf32" if self.precision == "tf32" else "ieee"):
             return self.network(waves)
 
-    def embed(self, segments: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def embed(self, segments: SizedWaves) -> NDArray[np.float32]:
         """Time means of the hidden states.
 
         Args:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 def on_this_machine(jobs: int | None, models: Models) -> AbstractContextManager[Engine]:
     """`jobs` processes (None: one a core) that run `models`; on a GPU the few that share it (`m2e.extract.gpu`)."""
-    from joblib import cpu_count
-
+    from m2e.extract.cores import cpu_count
     from m2e.extract.gpu import SHARING
     from m2e.extract.workers import LocalWorkers
 

@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-from joblib import cpu_count
 
 from m2e.cache.catalogue import scan
 from m2e.cache.console import say
@@ -19,6 +18,7 @@ from m2e.cache.failures import read_failures
 from m2e.cache.layout import CHORD, INDEX
 from m2e.cache.schema import ExtractionConfig
 from m2e.extract.chords import fetch_recogniser
+from m2e.extract.cores import cpu_count
 from m2e.extract.encoders import fetch_encoder
 from m2e.extract.plan import make_plan
 from m2e.extract.session import Session, choose_device
@@ -142,7 +142,7 @@ def _probe(models: Models) -> tuple[float, float, int]:
         soundfile.write(path, noise, 44_100)
         for _ in range(_PROBES):
             started = time.perf_counter()
-            segments = prepare_track(path, models).segments
+            segments = list(prepare_track(path, models).segments)
             prepared = time.perf_counter()
             embeddings = encoder.embed(segments * (encoder.batch or 1))
             embedded = (time.perf_counter() - prepared) / len(embeddings)

@@ -14,16 +14,17 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from joblib import cpu_count
 from numpy.typing import NDArray
 
 from m2e.cache import TrackFeatures
 from m2e.cache.failures import Failure
 from m2e.extract.attempts import attempt
-from m2e.extract.batches import Wave, embed_tracks
+from m2e.extract.batches import embed_tracks
+from m2e.extract.cores import cpu_count
 from m2e.extract.engine import Lost, run_tasks
 from m2e.extract.handover import Handover, handover_folder
 from m2e.extract.plan import Task
+from m2e.extract.sound import SizedWaves
 from m2e.extract.track import Models, PreparedTrack, encoder_of, prepare_track, recogniser_of
 from m2e.extract.workers import LocalWorkers
 
@@ -66,9 +67,11 @@ class _Preparation:
         recogniser_of(self.models)
         outcomes: list[tuple[Task, Handover | Failure]] = []
         for task in tasks:
-            track = attempt(task, partial(prepare_track, task.path, self.models))
-            outcomes.append((task, track if isinstance(track, Failure) else Handover.put(track, self.folder)))
+            outcomes.append((task, attempt(task, partial(self._prepare, task))))
         return outcomes
+
+    def _prepare(self, task: Task) -> Handover:
+        return Handover.put(prepare_track(task.path, self.models), self.folder)
 
 
 def extract_ahead(
@@ -118,7 +121,7 @@ def _start_decoders(count: int) -> LocalWorkers:
 
 def _taken(
     found: Iterable[tuple[Task, Handover | Failure] | Lost[Task]],
-) -> Iterator[tuple[tuple[Task, PreparedTrack | Failure | Lost[Task]], list[Wave]]]:
+) -> Iterator[tuple[tuple[Task, PreparedTrack | Failure | Lost[Task]], SizedWaves]]:
     for outcome in found:
         if isinstance(outcome, Lost):
             yield (outcome.item, outcome), []

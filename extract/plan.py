@@ -57,6 +57,7 @@ class Selection:
         overwrite: do tracks again that the cache holds; one that was interrupted goes on.
         accept_changes: also where so much audio is another that something else may be wrong.
         check_audio: compare the audio's digest, not only its size, with that of the file that was extracted.
+        accept_cut: take what there is of files that are cut or damaged, and try those again that failed before.
     """
 
     limit: int | None = None
@@ -65,12 +66,17 @@ class Selection:
     overwrite: bool = False
     check_audio: bool = False
     accept_changes: bool = False
+    accept_cut: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and not is_whole(self.limit, 1):
             raise ValueError(unlike("limit", self.limit, "a whole number, 1 or more, or None"))
         if not isinstance(self.part, Part):
             raise ValueError(unlike("part", self.part, "a Part"))
+
+    def tries_again(self, failure: Failure) -> bool:
+        """Whether a track that failed is tried once more."""
+        return self.retry_failed or self.overwrite or (self.accept_cut and failure.stage == "audio")
 
 
 @dataclass(frozen=True)
@@ -154,12 +160,8 @@ def make_plan(
         if not mine:
             continue
         earlier = failures.get(track.track_id)
-        tried = earlier is not None and earlier.audio_bytes == size
-        if (
-            tried
-            and not (selection.retry_failed or selection.overwrite)
-            and (row < 0 or index["audio_bytes"][row] != size)
-        ):
+        tried = earlier is not None and earlier.audio_bytes == size and not selection.tries_again(earlier)
+        if tried and (row < 0 or index["audio_bytes"][row] != size):
             failed[track.track_id] = cast(Failure, earlier)
         elif row < 0:
             tasks.append(_task(track, size, earlier.attempts if earlier else 0))

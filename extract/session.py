@@ -148,7 +148,7 @@ class Session:
 
     def _plan(self) -> Plan:
         catalogue = scan(self.features, self.config)
-        for note in catalogue.notes:
+        for note in catalogue.several:
             say(note, "note")
         failures = read_failures(self.features)
         plan = partial(make_plan, self.manifest, catalogue.index, catalogue.generations, failures, self.selection)
@@ -170,7 +170,14 @@ class Session:
         weights = fetch_recogniser(self.config.chords, self.chord_checkpoint)  # here, once, not in every worker
         device = self.device if self.elsewhere else choose_device(self.device)
         # A worker may have another current folder.
-        models = Models(self.config, encoder.absolute(), weights and weights.absolute(), device, self.decoders)
+        models = Models(
+            self.config,
+            encoder.absolute(),
+            weights and weights.absolute(),
+            device,
+            self.decoders,
+            accept_cut=self.selection.accept_cut,
+        )
         workers = engine(models)
         total = len(plan.tasks)
         with progress_bar("tracks") as bar:

@@ -16,9 +16,11 @@ from m2e.cache.failures import Failure
 from m2e.cache.folders import MOST_MISSING, features_folders, fingerprint_of, training_command
 from m2e.extract.part import Part
 from m2e.extract.plan import Plan
+from m2e.manifests.missing import name_missing
 from m2e.manifests.track import Manifest
 
 _MOST_LISTED = 20
+_MOST_MISSING = 10
 _BUSY_ENOUGH = 0.9
 
 
@@ -77,8 +79,8 @@ def announce(manifest: Manifest, part: Part, plan: Plan) -> None:
         + (f", {len(plan.unreadable)} whose audio cannot be looked at" if plan.unreadable else "")
         + (f", {len(plan.failed)} failed before (--retry-failed tries them again)" if plan.failed else "")
     )
-    if plan.missing and not plan.tasks and not plan.done:
-        say(f"  the first missing file is {plan.missing[0].audio_path}")
+    for line in name_missing(plan.missing, _MOST_MISSING if plan.tasks or plan.done else 1):
+        say(line, "no file")
     if plan.unreadable:
         track, reason = plan.unreadable[0]
         say(f"{track.audio_path}: {reason}" + _and_more(len(plan.unreadable) - 1), "unreadable", "red")

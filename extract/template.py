@@ -14,7 +14,8 @@ from m2e.cache.harmony import NO_CHORD, PITCH_CLASSES, QUALITIES, ChordSequence,
 from m2e.extract.chords import SAMPLE_RATE
 from m2e.extract.cqt import C1
 from m2e.extract.smoothing import likeliest_path
-from m2e.extract.spectrum import BINS_PER_SEMITONE, HOP, silent_frames, tuned_spectrum
+from m2e.extract.sound import Sound
+from m2e.extract.spectrum import BINS_PER_SEMITONE, HOP, tuned_spectrum
 
 N_OCTAVES = 5
 LOWEST_HZ = 2 * C1  # the octave below blurs what is heard above it
@@ -29,6 +30,8 @@ HARMONIC_DECAY = 0.7
 LOG_COMPRESSION = 100.0
 SHARPNESS = 6.0
 STAY_PROBABILITY = 0.9
+# Frames whose spectrum is compressed at once: all of them would need its memory again.
+_BLOCK = 4_096
 
 CHORDS = [(root, QUALITIES.index(quality)) for root in range(len(PITCH_CLASSES)) for quality in QUALITIES_HEARD]
 
@@ -39,23 +42,27 @@ class TemplateRecogniser:
     name = "template"
     revision = ""
 
-    def __call__(self, wave: NDArray[np.float32]) -> ChordSequence:
-        """Chords of a mono wave at 22,050 Hz, in frames of 2,048 samples."""
-        duration = len(wave) / SAMPLE_RATE
-        silent = silent_frames(wave)
+    def __call__(self, sound: Sound) -> ChordSequence:
+        """Chords of a mono sound at 22,050 Hz, in frames of 2,048 samples."""
+        duration = len(sound) / SAMPLE_RATE
+        spectrum, silent = tuned_spectrum(sound, LOWEST_HZ, N_OCTAVES)
         if silent.all():
             return ChordSequence.from_labels([[0, duration]], ["N"])
-        path = likeliest_path(_scores(_chroma(tuned_spectrum(wave, LOWEST_HZ, N_OCTAVES))), STAY_PROBABILITY)
+        path = likeliest_path(_scores(_chroma(spectrum)), STAY_PROBABILITY)
         chords = [(NO_CHORD, NO_CHORD) if quiet else CHORDS[i] for i, quiet in zip(path, silent, strict=True)]
         return ChordSequence.from_frames(chords, HOP / SAMPLE_RATE, duration)
 
 
 def _chroma(spectrum: NDArray[np.float32]) -> NDArray[np.float64]:
     """Log-compressed chroma [shape=(frames, 12)] of a tuned spectrum."""
-    compressed = np.log1p(LOG_COMPRESSION * spectrum / max(spectrum.max(), np.finfo(np.float32).tiny))
-    # A semitone is its centre's bin and one to either side.
-    semitones = np.roll(compressed, BINS_PER_SEMITONE // 2, axis=0).reshape(N_OCTAVES, 12, BINS_PER_SEMITONE, -1)
-    return semitones.sum(axis=(0, 2)).T.astype(np.float64)
+    loudest = max(spectrum.max(), np.finfo(np.float32).tiny)
+    blocks = []
+    for start in range(0, spectrum.shape[1], _BLOCK):
+        compressed = np.log1p(LOG_COMPRESSION * spectrum[:, start : start + _BLOCK] / loudest)
+        # A semitone is its centre's bin and one to either side.
+        semitones = np.roll(compressed, BINS_PER_SEMITONE // 2, axis=0).reshape(N_OCTAVES, 12, BINS_PER_SEMITONE, -1)
+        blocks.append(semitones.sum(axis=(0, 2)).T.astype(np.float64))
+    return np.concatenate(blocks)
 
 
 def _scores(chroma: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from m2e.cache import ChordSequence, DataError, ExtractionConfig, TrackFeatures
 from m2e.cache.checks import is_whole, unlike
 from m2e.cache.harmony import Key
-from m2e.extract.audio import load_audio, split_segments
+from m2e.cache.notes import Note
+from m2e.extract.audio import HELD_SECONDS, load_audio
 from m2e.extract.chords import SAMPLE_RATE as CHORD_SAMPLE_RATE
 from m2e.extract.chords import ChordRecogniser, load_recogniser
 from m2e.extract.encoders import Encoder, load_encoder
 from m2e.extract.key import estimate_key
+from m2e.extract.sound import Segments, SizedWaves
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Models:
         chord_checkpoint: the chord recogniser's weights, None when it has none.
         device: "cpu" or "cuda".
         decoders: processes that decode for a GPU; 0: one a core of its machine, at most 32.
+        accept_cut: take what there is of files that are cut or damaged, with a note.
     """
 
     config: ExtractionConfig
@@ -36,6 +39,7 @@ class Models:
     chord_checkpoint: Path | None
     device: str
     decoders: int = 0
+    accept_cut: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
@@ -50,23 +54,31 @@ class PreparedTrack:
 
     Attributes:
         path: the audio file.
-        segments: waves at the encoder's rate [shape=(n,) each].
-        chords, key, duration, audio_sha256, audio_bytes: see `TrackFeatures`.
+        segments: waves at the encoder's rate [shape=(n,) each]; of a long track they are decoded when they are taken.
+        chords, key, duration, audio_sha256, audio_bytes, notes: see `TrackFeatures`.
     """
 
     path: Path
-    segments: list[NDArray[np.float32]]
+    segments: SizedWaves
     chords: ChordSequence
     key: Key | None
     duration: float
     audio_sha256: bytes
     audio_bytes: int
+    notes: tuple[Note, ...] = ()
 
     def with_embeddings(self, track_id: str, embeddings: NDArray[np.float32]) -> TrackFeatures:
         """The whole, with embeddings [shape=(segments, layers, dim)]. Raises DataError when they are not finite."""
         try:
             return TrackFeatures(
-                track_id, embeddings, self.chords, self.key, self.duration, self.audio_sha256, self.audio_bytes
+                track_id,
+                embeddings,
+                self.chords,
+                self.key,
+                self.duration,
+                self.audio_sha256,
+                self.audio_bytes,
+                self.notes,
             )
         except ValueError as error:
             raise DataError(f"{self.path}: {error}") from error
@@ -108,15 +120,23 @@ def prepare_track(path: Path, models: Models) -> PreparedTrack:
         DataError: the file cannot be decoded or is too short.
     """
     config = models.config
-    audio = load_audio(path, config.sample_rate, CHORD_SAMPLE_RATE, config.resampler)
-    segments = split_segments(
+    audio = load_audio(
+        path,
+        config.sample_rate,
+        CHORD_SAMPLE_RATE,
+        config.resampler,
+        accept_cut=models.accept_cut,
+        held_seconds=HELD_SECONDS,
+    )
+    segments = Segments(
         audio.encoder_wave,
         round(config.segment_seconds * config.sample_rate),
         config.tail,
         round(config.min_tail_seconds * config.sample_rate),
     )
     chords = recogniser_of(models)(audio.chord_wave)
-    return PreparedTrack(path, segments, chords, estimate_key(chords), audio.duration, audio.sha256, audio.file_bytes)
+    key = estimate_key(chords)
+    return PreparedTrack(path, segments, chords, key, audio.duration, audio.sha256, audio.file_bytes, audio.notes)
 
 
 def extract_track(track_id: str, path: Path, models: Models) -> TrackFeatures:

@@ -82,9 +82,15 @@ class LocalWorkers:
         return Returned(batch, begun, outcomes)
 
     def _start(self, slot: int, work: Callable[[], tuple[int, Sequence[Any]]]) -> Future[tuple[int, Sequence[Any]]]:
-        pool = self._pool(slot)
-        with without_interrupts():
-            return pool.submit(work)
+        try:
+            pool = self._pool(slot)
+            with without_interrupts():
+                return pool.submit(work)
+        except OSError as error:  # containers often have little or nothing of what processes share
+            raise DataError(
+                f"worker processes cannot be started: {error.strerror or error}. They need a few kB in /dev/shm: mount "
+                "it so that it can be written, with room (docker run --shm-size 64m)"
+            ) from error
 
     def _pool(self, slot: int) -> Executor:
         if slot not in self._pools:

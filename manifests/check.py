@@ -9,7 +9,10 @@ import numpy as np
 
 from m2e.manifests.dataset import DataSet
 from m2e.manifests.leaks import find_leaks
+from m2e.manifests.missing import name_missing
 from m2e.manifests.track import SPLITS, Manifest, Track
+
+_MOST_NAMED = 10
 
 
 def examine(manifest: Manifest, dataset: DataSet | None) -> dict[str, Any]:
@@ -28,6 +31,8 @@ def examine(manifest: Manifest, dataset: DataSet | None) -> dict[str, Any]:
         "audio_found": len(manifest.tracks) - len(missing),
         "audio_missing": len(missing),
         "first_missing": str(missing[0].audio_path) if missing else None,
+        "missing": {track.track_id: str(track.audio_path) for track in missing},
+        "missing_named": list(name_missing(missing, _MOST_NAMED)),
         "splits": {split: counts[split] for split in (*SPLITS, "none")},
         "splits_in_paper": dict(zip(SPLITS, paper, strict=True)) if paper else None,
         "labels": _labels(manifest),
@@ -85,10 +90,8 @@ def _duplicates(manifest: Manifest) -> list[dict[str, str]]:
 def describe(facts: dict[str, Any]) -> list[str]:
     """The facts of `examine` as lines for people."""
     lines = [_line("tracks", facts["tracks"])]
-    audio = f"{facts['audio_found']} of {facts['tracks']} files found"
-    lines.append(
-        _line("audio", audio + (f"; the first missing: {facts['first_missing']}" if facts["first_missing"] else ""))
-    )
+    lines.append(_line("audio", f"{facts['audio_found']} of {facts['tracks']} files found"))
+    lines += [_line("no file", line) for line in facts["missing_named"][: None if facts["audio_found"] else 1]]
     paper = facts["splits_in_paper"]
     for split, count in facts["splits"].items():
         beside = "" if not paper or split == "none" else f"  paper {paper[split]:>6,}{_differs(count, paper[split])}"

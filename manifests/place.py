@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from m2e.cache.errors import DataError
+from m2e.cache.names import Names
 
 # More folders than any real path has, and few enough to follow them all in every row of a table.
 _DEEPEST = 64
@@ -24,6 +25,7 @@ class Place:
         self.root = root
         self._folders: dict[str, Path] = {}  # of tables, that are inside
         self._found: dict[str, list[tuple[Path, frozenset[str]]]] = {}
+        self._names = Names()
 
     def inside(self, named: str, where: str) -> Path:
         """The path of `named`, a cell of a table at `where`: relative to the root, or absolute and below it.
@@ -40,7 +42,11 @@ class Place:
             raise DataError(f"{where}: path {named[:200]!r}: folders are separated by /")
         if plain:
             self._folders[folder] = path.parent
-        return path
+        return self._spelt(path)
+
+    def _spelt(self, path: Path) -> Path:
+        """A path, or what is spelt like it where nothing is there."""
+        return self._names.find(path) or path
 
     def _path(self, named: str, where: str) -> Path:
         parts = PurePosixPath(named).parts
@@ -95,6 +101,10 @@ class Place:
             for base, names in self._homes(folder):
                 if name in names:
                     return base / relative
+        for relative in relatives:
+            for base, _ in self._homes(relative.rpartition("/")[0]):
+                if (found := self._spelt(base / relative)) != base / relative:
+                    return found
         return self.root / relatives[0]
 
     def _homes(self, folder: str) -> list[tuple[Path, frozenset[str]]]:

@@ -63,6 +63,11 @@ be used, or the disk is full; 2 wrong usage; 130 or 143 interrupted.
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Append JSON lines to this file, and resume from it."
 )
+@click.option(
+    "--accept-cut",
+    is_flag=True,
+    help="Hear what there is of songs that are cut or damaged, and say so.",
+)
 @click.option("--jobs", type=PROCESSES, metavar="N", help="Processes.  [default: one a core]")
 @device_option
 @click.option("--serve", is_flag=True, help="Instead of songs: a page in the browser, on this machine alone.")
@@ -97,6 +102,7 @@ def main(
     as_csv: bool,
     plot: Path | None,
     out: Path | None,
+    accept_cut: bool,
     jobs: int | None,
     device: str,
     serve: bool,
@@ -123,7 +129,14 @@ def main(
     found = [] if serve else find_songs(songs, sys.stdin)
     if plot:
         _check_plot(plot, found)
-    setup = prepare(model, revision=revision, encoder=encoder, chord_checkpoint=chord_checkpoint, device=device)
+    setup = prepare(
+        model,
+        revision=revision,
+        encoder=encoder,
+        chord_checkpoint=chord_checkpoint,
+        device=device,
+        accept_cut=accept_cut,
+    )
     for caution in describe(setup)["cautions"]:
         say(caution, "note")
     if serve:
@@ -182,8 +195,7 @@ def _resume(out: Path, songs: list[Path], setup: Setup) -> tuple[Record, list[Pa
 
 def _predict(songs: Sequence[Path], setup: Setup, jobs: int | None, output: Output, quiet: bool) -> int:
     """Predict every song into `output`; returns how many succeeded."""
-    from joblib import cpu_count
-
+    from m2e.extract.cores import cpu_count
     from m2e.predict.batch import predict_songs
 
     jobs = 1 if setup.models.device == "cuda" else jobs or cpu_count()
@@ -199,5 +211,7 @@ def _predict(songs: Sequence[Path], setup: Setup, jobs: int | None, output: Outp
             else:
                 output.add(result)
                 done += 1
+                for note in result.notes if output.notes_apart else ():
+                    say(f"{result.song}: {note}", "note")
             bar.update(task, advance=1, rate=number / (time.monotonic() - started))
     return done

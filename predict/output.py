@@ -17,7 +17,13 @@ from m2e.predict.text import csv_headings, csv_rows, song_page, summary_headings
 
 
 class Output(Protocol):
-    """Takes predictions in order."""
+    """Takes predictions in order.
+
+    Attributes:
+        notes_apart: people would not see notes on a song in it, and are told otherwise.
+    """
+
+    notes_apart: bool
 
     def add(self, prediction: SongPrediction) -> None: ...
 
@@ -26,6 +32,8 @@ class Output(Protocol):
 
 class Page:
     """One song in full on standard output, and as a picture where a path is given for one."""
+
+    notes_apart = False
 
     def __init__(self, plot: Path | None) -> None:
         self._plot = plot
@@ -44,6 +52,8 @@ class Page:
 class Summary:
     """A line a song, as a table that is printed at the end: only then are its widths known."""
 
+    notes_apart = True
+
     def __init__(self) -> None:
         self._rows: list[list[str]] = []
 
@@ -60,6 +70,8 @@ class Summary:
 class JsonLines:
     """An object a song on standard output."""
 
+    notes_apart = True
+
     def add(self, prediction: SongPrediction) -> None:
         click.echo(json.dumps(prediction.as_json()))
 
@@ -69,6 +81,8 @@ class JsonLines:
 
 class Csv:
     """Rows on standard output, under one heading; names as they are, but on a terminal, which would obey them."""
+
+    notes_apart = True
 
     def __init__(self) -> None:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")

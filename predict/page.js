@@ -52,6 +52,7 @@ function show(name, song) {
   at("song").textContent = name;
   const scores = song.valence === null ? [] : [`valence ${song.valence.toFixed(2)}`, `arousal ${song.arousal.toFixed(2)}`];
   at("facts").textContent = [clock(song.seconds), song.key ?? "no key", ...scores].join(" · ");
+  at("notes").textContent = song.notes.map((note) => note.text).join("; ");
   for (const id of ["plane", "tags", "timeline", "chords", "table"]) at(id).replaceChildren();
   at("plane").closest("figure").hidden = at("timeline").closest("figure").hidden = song.valence === null;
   at("tags").closest("figure").hidden = !Object.keys(song.tags).length;

@@ -51,6 +51,8 @@ def timeline_figure(prediction: SongPrediction) -> Figure:
     name = Path(printable(prediction.song)).name
     # A dollar sign would begin a formula.
     title = f"{name if len(name) <= 80 else name[:79] + '…'} ({clock(prediction.seconds)}{key})"
+    if prediction.notes:
+        title += f"\n{'; '.join(map(str, prediction.notes))}"
     figure.suptitle(title, color=INK, parse_math=False)
     last = len(panels) - 1
     for row, (kind, _) in enumerate(panels):

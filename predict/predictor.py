@@ -49,9 +49,19 @@ class Predictor:
         encoder: Path | None = None,
         chord_checkpoint: Path | None = None,
         device: str = "auto",
+        accept_cut: bool = False,
     ) -> Self:
         """Load a model's folder, or owner/name from the Hugging Face hub. Arguments and errors are `prepare`'s."""
-        return cls(prepare(model, revision=revision, encoder=encoder, chord_checkpoint=chord_checkpoint, device=device))
+        return cls(
+            prepare(
+                model,
+                revision=revision,
+                encoder=encoder,
+                chord_checkpoint=chord_checkpoint,
+                device=device,
+                accept_cut=accept_cut,
+            )
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Copy the model to a folder: weights, settings and model card, never the encoder.
@@ -79,7 +89,7 @@ class Predictor:
         """Hear one song.
 
         Raises:
-            DataError: the file cannot be decoded or is too short.
+            DataError: the file cannot be decoded, is too short, or is cut or damaged.
         """
         from m2e.extract.track import extract_track
 
@@ -125,6 +135,7 @@ class Predictor:
                 for i, emotion in enumerate(emotions[1:])
             ),
             model=self.setup.digest,
+            notes=features.notes,
         )
 
     def _inputs(self, features: TrackFeatures) -> Inputs:

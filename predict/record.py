@@ -24,6 +24,8 @@ class Record:
     A line that a kill left half is cut off. A song whose file has changed in size counts as new: its later line holds.
     """
 
+    notes_apart = True
+
     def __init__(self, path: Path, model: str) -> None:
         """Read what is there.
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from m2e.cache.checks import is_number, is_whole, unlike
 from m2e.cache.harmony import MODES, PITCH_CLASSES, ChordSequence, Key
+from m2e.cache.notes import Note, are_notes
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class SongPrediction:
         emotion: of the whole song: from the mean over all segments, as evaluation takes it.
         timeline: each segment alone, in time order, beside the chords of the whole song, as training takes it.
         model: digest of the weights that said so, 16 hex digits.
+        notes: what there is to say of the song's audio: it is silent, or cut, ...
     """
 
     song: str
@@ -103,12 +105,14 @@ class SongPrediction:
     emotion: Emotion
     timeline: tuple[Moment, ...]
     model: str
+    notes: tuple[Note, ...] = ()
 
     def __post_init__(self) -> None:
         for name, right, accepted in (
             ("song", isinstance(self.song, str), "a text"),
             ("model", isinstance(self.model, str), "a text"),
             ("audio_bytes", is_whole(self.audio_bytes, 0), "a whole number, 0 or more"),
+            ("notes", are_notes(self.notes), "a tuple of Note"),
             ("seconds", is_number(self.seconds, 0, math.inf), "a finite number, 0 or more"),
         ):
             if not right:
@@ -132,6 +136,7 @@ class SongPrediction:
             ],
             "thresholds": {tag.name: tag.threshold for tag in self.emotion.tags},
             "model": self.model,
+            "notes": [note.as_json() for note in self.notes],
         }
 
     @classmethod
@@ -157,6 +162,7 @@ class SongPrediction:
                 Moment(each["start"], each["end"], _emotion_from_json(each, thresholds)) for each in values["timeline"]
             ),
             model=values["model"],
+            notes=tuple(map(Note.from_json, values.get("notes", ()))),  # older files have none
         )
 
 

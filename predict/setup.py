@@ -39,6 +39,7 @@ def prepare(
     encoder: Path | None = None,
     chord_checkpoint: Path | None = None,
     device: str = "auto",
+    accept_cut: bool = False,
 ) -> Setup:
     """Find a trained model, and the very encoder and chord recogniser that its features came from.
 
@@ -48,6 +49,7 @@ def prepare(
         encoder: the encoder's folder, where the model was trained on a local copy.
         chord_checkpoint: the recogniser's weights, where they cannot be downloaded.
         device: of the encoder: "cpu", "cuda", or "auto" for a GPU where there is one.
+        accept_cut: take what there is of songs that are cut or damaged, with a note.
 
     Raises:
         DataError: there is no such model, it is damaged, or the encoder or recogniser is not the one it was trained on.
@@ -73,7 +75,8 @@ def prepare(
             "weights that its features were extracted with, --chord-checkpoint FILE"
         )
     weights = fetch_recogniser(config.chords, chord_checkpoint)
-    return Setup(folder, _digest(folder), Models(config, fetch_encoder(source), weights, _place(device)))
+    models = Models(config, fetch_encoder(source), weights, _place(device), accept_cut=accept_cut)
+    return Setup(folder, _digest(folder), models)
 
 
 def describe(setup: Setup) -> dict[str, Any]:

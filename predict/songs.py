@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from m2e.cache.errors import DataError
-
-# What a folder is searched for; a file that is named is tried whatever its suffix.
-SUFFIXES = frozenset(
-    [
-        ".aac",
-        ".aif",
-        ".aiff",
-        ".alac",
-        ".ape",
-        ".au",
-        ".flac",
-        ".m4a",
-        ".mka",
-        ".mp3",
-        ".mp4",
-        ".oga",
-        ".ogg",
-        ".opus",
-        ".wav",
-        ".webm",
-        ".wma",
-    ]
-)
+from m2e.cache.names import Names
+from m2e.extract.formats import SUFFIXES
 
 
 def find_songs(arguments: Iterable[str], lines: Iterable[str]) -> list[Path]:
     """The songs that the arguments name, each once, in order; a folder's by name, with those of its subfolders.
+
+    A file that is named is tried whatever its suffix, and found where it is spelt otherwise (`m2e.cache.names`). In a
+    folder, all suffixes count that `m2e.extract.formats` lists, in any case; links to folders are followed, each
+    folder is searched once, and what begins with a dot is passed over.
 
     Args:
         arguments: files, folders, or "-" for the paths of `lines`.
@@ -44,11 +26,12 @@ def find_songs(arguments: Iterable[str], lines: Iterable[str]) -> list[Path]:
         DataError: a folder holds no audio files, or there are no songs at all.
     """
     songs: dict[Path, None] = {}
+    names = Names()
     for argument in arguments:
         named = (line.rstrip("\r\n") for line in lines) if argument == "-" else [argument]
         for name in named:
             if name:
-                songs |= dict.fromkeys(_expand(Path(name)))
+                songs |= dict.fromkeys(_expand(names.find(Path(name)) or Path(name)))
     if not songs:
         raise DataError("there are no songs: standard input names none")
     return list(songs)
@@ -58,25 +41,26 @@ def _expand(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    found = sorted(_search(path))
+    found = sorted(song for song in _search(path) if song.suffix.lower() in SUFFIXES and song.is_file())
     if not found:
-        raise DataError(f"{path} holds no audio files ({' '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{path} holds no audio files: none whose suffix is .mp3, .flac, .wav, .ogg, .m4a or the like")
     yield from found
 
 
-def _search(top: Path) -> Iterator[Path]:
-    """Audio below a folder. Links are followed, after all else, and into no folder that was searched already."""
-    seen = set[tuple[int, int]]()
-    tops = deque([top])
-    while tops:
-        for folder, below, names in os.walk(tops.popleft()):
-            status = Path(folder).stat()
-            if (status.st_dev, status.st_ino) in seen:
-                below.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            shown = [Path(folder, name) for name in below if not name.startswith(".")]
-            tops.extend(path for path in shown if path.is_symlink())
-            below[:] = [path.name for path in shown if not path.is_symlink()]
-            songs = (Path(folder, name) for name in names if not name.startswith("."))
-            yield from (song for song in songs if song.suffix.lower() in SUFFIXES and song.is_file())
+def _search(root: Path) -> Iterator[Path]:
+    """All files below a folder; of a folder that links lead to as well, by its own name."""
+    searched: set[tuple[int, int]] = set()
+    todo = [root]
+    while todo:
+        links: list[Path] = []
+        for start in todo:
+            for folder, folders, files in os.walk(start):
+                status = os.stat(folder)  # noqa: PTH116
+                if (status.st_dev, status.st_ino) in searched:
+                    folders.clear()
+                    continue
+                searched.add((status.st_dev, status.st_ino))
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                links += [path for name in folders if (path := Path(folder, name)).is_symlink()]
+                yield from (Path(folder, name) for name in files if not name.startswith("."))
+        todo = links

@@ -15,6 +15,7 @@ def song_page(prediction: SongPrediction) -> str:
     """One song: the whole, then a line a segment."""
     emotion = prediction.emotion
     rows = [["song", f"{prediction.song} ({clock(prediction.seconds)})"]]
+    rows += [["note", str(note)] for note in prediction.notes]
     if emotion.valence is not None and emotion.arousal is not None:
         rows += [["valence", f"{emotion.valence:.2f} on 1-9"], ["arousal", f"{emotion.arousal:.2f} on 1-9"]]
     for i, tag in enumerate(tag for tag in emotion.likeliest if tag.given):

@@ -220,12 +220,12 @@ def test_several_records_of_a_track_are_one_track(cache: FeatureCache) -> None:
         with FeatureWriter(cache.folder, CONFIG) as writer:
             writer.add(random_track(track_id, seed=i, segments=1 + i % 4))
     assert len(FeatureCache.open(cache.folder).track_ids) == 70
-    assert FeatureCache.open(cache.folder).notes == []
+    assert FeatureCache.open(cache.folder).several == []
     with FeatureWriter(cache.folder, CONFIG) as writer:
         writer.add(random_track("t0000", seed=99))
     opened = FeatureCache.open(cache.folder)
     assert len(opened.track_ids) == 70
-    assert ["of different audio" in note for note in opened.notes] == [True]
+    assert ["of different audio" in note for note in opened.several] == [True]
 
 
 def test_no_cache_and_no_features_say_what_to_run(tmp_path: Path) -> None:

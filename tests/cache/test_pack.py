@@ -145,7 +145,7 @@ def test_a_newer_record_counts_and_the_older_one_goes_when_it_is_packed(tmp_path
         writer.add(newer["t0001"])
     cache = FeatureCache.open(folder)
     assert cache.track_ids == before.track_ids
-    assert cache.notes == []
+    assert cache.several == []
     assert scan(features, CONFIG).generations.tolist()[:3] == [1, 3, 0]
     done = pack(features)
     assert (done.tracks, done.replaced, done.notes) == (130, 3, ())
@@ -212,11 +212,11 @@ def test_of_two_processors_records_one_counts_whichever_comes_first(tmp_path: Pa
                 writer.add(random_track("t0001", seed=1))
         cache = FeatureCache.open(folder)
         assert cache.track_ids == ("t0000", "t0001")
-        assert ["1 tracks have records that differ though their audio" in note for note in cache.notes] == [True]
+        assert ["1 tracks have records that differ though their audio" in note for note in cache.several] == [True]
         assert export(cache, tmp_path / f"{name}-out") == 2
         read.append(cache.embeddings("t0000"))
         assert len(pack(features).notes) == 1
-        assert FeatureCache.open(folder).notes == []
+        assert FeatureCache.open(folder).several == []
         packed.append(content(features))
         assert repair(folder).damage == ()
     np.testing.assert_array_equal(read[0], read[1])
@@ -236,7 +236,7 @@ def test_of_records_of_different_audio_the_newer_file_counts_and_the_other_is_ke
             os.utime(newest, (time.time() - age,) * 2)
             known = feature_files(features_folder(folder, CONFIG))
         cache = FeatureCache.open(folder)
-        assert "2 tracks have records of different audio" in cache.notes[0]
+        assert "2 tracks have records of different audio" in cache.several[0]
         np.testing.assert_allclose(cache.embeddings("t0000"), order[1].embeddings, atol=1e-2)
         pack(features_folder(folder, CONFIG))
         (aside,) = (features_folder(folder, CONFIG) / SET_ASIDE).iterdir()

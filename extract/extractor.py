@@ -1,0 +1,109 @@
+"""From an audio file to its features: the one way, in a worker of an extraction as in a prediction."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2e.cache import TrackFeatures
+from m2e.common.threads import one_thread
+from m2e.extract.audio import HELD_SECONDS, load_audio
+from m2e.extract.chords import SAMPLE_RATE as CHORD_SAMPLE_RATE
+from m2e.extract.chords import ChordRecogniser, load_recogniser
+from m2e.extract.encoders import Encoder, load_encoder
+from m2e.extract.key import estimate_key
+from m2e.extract.sound import Segments
+from m2e.extract.track import Models, PreparedTrack
+
+
+
+class Extractor:
+    """Extracts tracks with one group of settings. Owns its models, which are loaded when they are first needed; several
+    threads may share it. Leaves the process as it was: numbers of threads, torch's switches.
+
+    Args:
+        models: which, and on which device.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self._lock = threading.Lock()
+        self._encoder: Encoder | None = None
+        self._recogniser: ChordRecogniser | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """Loaded. Raises DataError when its checkpoint is not usable."""
+        with self._lock:
+            if self._encoder is None:
+                models, config = self.models, self.models.config
+                with one_thread():
+                    self._encoder = load_encoder(
+                        models.encoder_folder, config.layers, models.device, config.precision, config.sample_rate
+                    )
+            return self._encoder
+
+    @property
+    def recogniser(self) -> ChordRecogniser:
+        """Loaded. Raises DataError when its checkpoint is not usable."""
+        with self._lock:
+            if self._recogniser is None:
+                with one_thread():
+                    self._recogniser = load_recogniser(self.models.config.chords, self.models.chord_checkpoint)
+            return self._recogniser
+
+    def prepare(self, path: Path) -> PreparedTrack:
+        """Decode a track, cut it into segments, hear its chords and key: all that needs no encoder.
+
+        Raises:
+            DataError: the file cannot be decoded or is too short, or the chord recogniser's checkpoint is not usable.
+        """
+        config = self.models.config
+        with one_thread():
+            audio = load_audio(
+                path,
+                config.sample_rate,
+                CHORD_SAMPLE_RATE,
+                config.resampler,
+                accept_cut=self.models.accept_cut,
+                held_seconds=HELD_SECONDS,
+            )
+            segments = Segments(
+                audio.encoder_wave,
+                round(config.segment_seconds * config.sample_rate),
+                config.tail,
+                round(config.min_tail_seconds * config.sample_rate),
+            )
+            chords = self.recogniser(audio.chord_wave)
+            key = estimate_key(chords)
+        return PreparedTrack(path, segments, chords, key, audio.duration, audio.sha256, audio.file_bytes, audio.notes)
+
+    def embed(self, track: PreparedTrack) -> NDArray[np.float32]:
+        """Embeddings of a track's segments [shape=(segments, layers, dim)].
+
+        Raises:
+            DataError: the encoder's checkpoint is not usable, or a long track's file can no longer be decoded.
+        """
+        with one_thread():
+            return self.encoder.embed(track.segments)
+
+    def __call__(self, path: Path, track_id: str = "track") -> TrackFeatures:
+        """All features of one track.
+
+        Raises:
+            DataError: the file cannot be decoded or is too short, its features are not finite, or a checkpoint is not
+                usable.
+        """
+        track = self.prepare(path)
+        return track.with_embeddings(track_id, self.embed(track))
+
+
+@lru_cache(maxsize=1)
+def extractor_of(models: Models) -> Extractor:
+    """A worker process's own: it works for one extraction at a time."""
+    return Extractor(models)

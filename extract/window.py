@@ -1,0 +1,43 @@
+"""Bytes of an open file, as a file that FFmpeg reads: without a name, and with no way to any other file."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+class Window:
+    """The bytes from `start` to `end` of the file behind `descriptor`, which stays the caller's."""
+
+    def __init__(self, descriptor: int, start: int, end: int) -> None:
+        self._descriptor, self._start, self._end = descriptor, start, end
+        self._position = 0
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    def part(self, start: int, end: int) -> Window:
+        """The bytes from `start` to `end` of these."""
+        return Window(self._descriptor, self._start + start, self._start + end)
+
+    def at(self, position: int, size: int) -> bytes:
+        """Up to `size` bytes from `position` on. Raises OSError where the disk does."""
+        return os.pread(self._descriptor, max(0, min(size, len(self) - position)), self._start + position)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, up to `size`; none at the end."""
+        data = self.at(self._position, size)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """The new position; a negative errno, as FFmpeg expects it, where there is no such."""
+        position = offset + (0, self._position, len(self))[whence]
+        if position < 0:
+            return -errno.EINVAL
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """Where `read` goes on."""
+        return self._position
