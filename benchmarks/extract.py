@@ -32,7 +32,8 @@ from threadpoolctl import threadpool_limits
 
 from m2e.cache import ChordSequence, ExtractionConfig, FeatureWriter, TrackFeatures
 from m2e.cache.schema import PRECISIONS, Precision
-from m2e.extract.track import Models, extract_track, load_models
+from m2e.extract.extractor import Extractor
+from m2e.extract.track import Models
 
 Result = TypeVar("Result")
 
@@ -112,11 +113,12 @@ class Stages:
 
 
 def extract_ours(songs: list[Song], models: Models, folder: Path, timed: Stages) -> None:
-    """What `extract_track` and a worker do, in stages."""
+    """What an extractor and a worker do, in stages."""
     from m2e.extract.audio import load_audio, split_segments
     from m2e.extract.key import estimate_key
 
-    encoder, recogniser = load_models(models)
+    extractor = Extractor(models)
+    encoder, recogniser = extractor.encoder, extractor.recogniser
     timed.begin()
     with FeatureWriter(folder, models.config) as writer:
         for song in songs:
@@ -207,7 +209,7 @@ def speed(tracks: int, repeats: int, eager: bool, precision: Precision) -> None:
         chord_model = load_checkpoint(models.chord_checkpoint or folder)
         segment = torch.from_numpy(np.random.default_rng(0).standard_normal(SEGMENT, np.float32))
         theirs = plain.embed(model, segment)[LAYERS[0] - 1 : LAYERS[-1]]
-        ours = load_models(models)[0].embed([segment.numpy()])[0]
+        ours = Extractor(models).encoder.embed([segment.numpy()])[0]
         peaks, our_stages, plain_stages = [peak_gflops()], Stages(), Stages()
         # Once to warm up: imports, compiled functions, memory.
         extract_plainly(songs[:1], model, chord_model, Stages())
@@ -271,8 +273,9 @@ def worker(folder: Path, chords: str, tracks: int, file: str) -> None:
     models = make_checkpoints(folder, "float32")
     if chords != "btc":
         models = replace(models, config=replace(models.config, chords=chords), chord_checkpoint=None)
+    extractor = Extractor(models)
     for i in range(tracks):
-        features = extract_track(str(i), folder / file, models)
+        features = extractor(folder / file, str(i))
         if i + 1 in (1, 5, 10, 20, 50, tracks):
             now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
             most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -290,7 +293,7 @@ def resampler(tracks: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         songs = synthesise(Path(name), tracks)
         models = make_checkpoints(Path(name), "float32")
-        encoder = load_models(models)[0]
+        encoder = Extractor(models).encoder
         pooled = {
             method: np.concatenate(
                 [

@@ -31,11 +31,12 @@ from m2e.cache.schema import Precision
 from m2e.extract.attempts import attempt
 from m2e.extract.encoders import load_encoder
 from m2e.extract.engine import run_tasks
+from m2e.extract.extractor import extractor_of
 from m2e.extract.gpu import SHARING, Busy, extract_ahead
 from m2e.extract.pipeline import Extraction
 from m2e.extract.plan import Task
 from m2e.extract.summary import Tally
-from m2e.extract.track import Models, prepare_track, recogniser_of
+from m2e.extract.track import Models
 from m2e.extract.workers import LocalWorkers
 from m2e.train.config import TrainConfig
 from m2e.train.data import EmotionData, load_data, open_caches
@@ -182,8 +183,8 @@ class Preparing:
         self.models = models
 
     def __call__(self, tasks: Iterator[Task]) -> list[int]:
-        recogniser_of(self.models)
-        prepared = [attempt(task, lambda task=task: prepare_track(task.path, self.models)) for task in tasks]  # type: ignore[misc]
+        extractor = extractor_of(self.models)
+        prepared = [attempt(task, lambda task=task: extractor.prepare(task.path)) for task in tasks]  # type: ignore[misc]
         return [len(track.segments) for track in prepared]  # type: ignore[union-attr]
 
 

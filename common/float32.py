@@ -14,8 +14,14 @@ from typing import Any, Literal
 Float32Products = Literal["ieee", "tf32"]
 
 
-class _Blocks:
-    """The blocks that threads of this process are in: all of one kind, since torch has one setting for all of them."""
+class _Blocks(threading.local):
+    """Whether this thread is in a block."""
+
+    inside = False
+
+
+class _Process:
+    """The threads that are in blocks: all of one kind, since torch has one setting for all of them."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -24,7 +30,7 @@ class _Blocks:
         self.restore: Callable[[], None] = lambda: None
 
 
-_BLOCKS = _Blocks()
+_BLOCKS, _PROCESS = _Blocks(), _Process()
 
 
 @contextlib.contextmanager
@@ -32,21 +38,26 @@ def float32_products(kind: Float32Products) -> Iterator[None]:
     """Products and convolutions of float32: as they are ("ieee"), or rounded to TF32 on a GPU that can.
 
     Torch's settings are as they were when the last thread has left. A thread waits while others are in blocks of the
-    other kind.
+    other kind; a block within a block of the same thread is of the outer one's kind.
     """
-    with _BLOCKS.changed:
-        _BLOCKS.changed.wait_for(lambda: not _BLOCKS.count or _BLOCKS.kind == kind)
-        if not _BLOCKS.count:
-            _BLOCKS.kind, _BLOCKS.restore = kind, _set(kind)
-        _BLOCKS.count += 1
+    if _BLOCKS.inside:
+        yield
+        return
+    with _PROCESS.changed:
+        _PROCESS.changed.wait_for(lambda: not _PROCESS.count or _PROCESS.kind == kind)
+        if not _PROCESS.count:
+            _PROCESS.kind, _PROCESS.restore = kind, _set(kind)
+        _PROCESS.count += 1
+    _BLOCKS.inside = True
     try:
         yield
     finally:
-        with _BLOCKS.changed:
-            _BLOCKS.count -= 1
-            if not _BLOCKS.count:
-                _BLOCKS.restore()
-                _BLOCKS.changed.notify_all()
+        _BLOCKS.inside = False
+        with _PROCESS.changed:
+            _PROCESS.count -= 1
+            if not _PROCESS.count:
+                _PROCESS.restore()
+                _PROCESS.changed.notify_all()
 
 
 def _set(kind: Float32Products) -> Callable[[], None]:

@@ -11,8 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 
 
-class _Blocks:
-    """The blocks that threads of this process are in, and what was before the first."""
+class _Blocks(threading.local):
+    """How many blocks this thread is in."""
+
+    depth = 0
+
+
+class _Process:
+    """How many threads are in blocks, and what was before the first."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -21,29 +27,47 @@ class _Blocks:
         self.restore: Callable[[], None] = lambda: None
 
 
-_BLOCKS = _Blocks()
+_BLOCKS, _PROCESS = _Blocks(), _Process()
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """torch and the BLAS of numpy compute in one thread; in this thread torch, and in the last to leave the BLAS, are
-    as they were before the first came."""
-    import torch
-    from threadpoolctl import threadpool_limits
+    """torch and the BLAS of numpy compute in one thread.
 
-    with _BLOCKS.lock:
-        if not _BLOCKS.count:
-            # A thread that asks later is told what another has set.
-            _BLOCKS.threads = torch.get_num_threads()
-            _BLOCKS.restore = threadpool_limits(1, user_api="blas").restore_original_limits
-        _BLOCKS.count += 1
-        threads = _BLOCKS.threads
-    torch.set_num_threads(1)
+    When a thread leaves its outermost block, torch is for it as it was before the first thread came, and when the last
+    one has left, so is the BLAS.
+    """
+    if _BLOCKS.depth:
+        yield
+        return
+    threads = _enter()
+    _BLOCKS.depth = 1
     try:
         yield
     finally:
+        _BLOCKS.depth = 0
+        _leave(threads)
+
+
+def _enter() -> int:
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    with _PROCESS.lock:
+        if not _PROCESS.count:
+            # A thread that asks torch later is told what another has set.
+            _PROCESS.threads = torch.get_num_threads()
+            _PROCESS.restore = threadpool_limits(1, user_api="blas").restore_original_limits
+        _PROCESS.count += 1
+        torch.set_num_threads(1)
+        return _PROCESS.threads
+
+
+def _leave(threads: int) -> None:
+    import torch
+
+    with _PROCESS.lock:
+        _PROCESS.count -= 1
         torch.set_num_threads(threads)
-        with _BLOCKS.lock:
-            _BLOCKS.count -= 1
-            if not _BLOCKS.count:
-                _BLOCKS.restore()
+        if not _PROCESS.count:
+            _PROCESS.restore()

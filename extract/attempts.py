@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from m2e.cache import DataError
 from m2e.cache.failures import Failure
+from m2e.extract import limits
 from m2e.extract.engine import Lost
 from m2e.extract.handover import NoRoom
 from m2e.extract.plan import Task
@@ -16,6 +17,7 @@ T = TypeVar("T")
 _LONGEST_REASON = 400
 _DEATHS = {
     "SIGKILL": "was killed, most often for want of memory",
+    limits.DEATH: "was stopped, since it took far longer than any track of its size",
     "SIGSEGV": "crashed, most often in a decoder that the file misleads",
 }
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from m2e.cache.console import say
 from m2e.cache.errors import DataError
 from m2e.cache.files import temporary_folder, write_atomically
+from m2e.extract import limits
 from m2e.extract.engine import BATCH_SECONDS, Function, Item, Outcome, Returned
 from m2e.extract.workers import without_interrupts
 
@@ -402,9 +403,11 @@ def _do(
         _write(note, 0, os.O_CREAT | os.O_EXCL)
     except FileExistsError:
         return None
+    limits.watch()
     try:
         outcomes = function(handed())
     finally:
+        limits.rest()
         note.unlink(missing_ok=True)
     return begun, outcomes
 

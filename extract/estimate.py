@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from m2e.cache.schema import ExtractionConfig
 from m2e.extract.chords import fetch_recogniser
 from m2e.extract.cores import cpu_count
 from m2e.extract.encoders import fetch_encoder
+from m2e.extract.extractor import Extractor
 from m2e.extract.plan import make_plan
 from m2e.extract.session import Session, choose_device
 from m2e.extract.summary import announce, print_event
-from m2e.extract.track import Models, load_models, prepare_track
+from m2e.extract.track import Models
 
 # Measured on a piece of noise, twice: the first time compiles and allocates.
 _PROBES = 2
@@ -134,7 +135,8 @@ def _probe(models: Models) -> tuple[float, float, int]:
     """Seconds of one process to prepare, and to embed, a second of audio; and the width of a layer."""
     import soundfile
 
-    encoder, _ = load_models(models)
+    extractor = Extractor(models)
+    encoder = extractor.encoder
     length = models.config.segment_seconds
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "probe.flac")
@@ -142,8 +144,9 @@ def _probe(models: Models) -> tuple[float, float, int]:
         soundfile.write(path, noise, 44_100)
         for _ in range(_PROBES):
             started = time.perf_counter()
-            segments = list(prepare_track(path, models).segments)
+            track = extractor.prepare(path)
+            track = replace(track, segments=list(track.segments) * (encoder.batch or 1))
             prepared = time.perf_counter()
-            embeddings = encoder.embed(segments * (encoder.batch or 1))
+            embeddings = extractor.embed(track)
             embedded = (time.perf_counter() - prepared) / len(embeddings)
     return (prepared - started) / length, embedded / length, embeddings.shape[2]

@@ -6,7 +6,6 @@ import threading
 from functools import lru_cache
 from pathlib import Path
 
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,6 @@ from m2e.extract.encoders import Encoder, load_encoder
 from m2e.extract.key import estimate_key
 from m2e.extract.sound import Segments
 from m2e.extract.track import Models, PreparedTrack
-
 
 
 class Extractor:
@@ -56,6 +54,10 @@ class Extractor:
                 with one_thread():
                     self._recogniser = load_recogniser(self.models.config.chords, self.models.chord_checkpoint)
             return self._recogniser
+
+    def load(self) -> None:
+        """Load what is not loaded yet: what cannot be is no fault of a track's. Raises DataError."""
+        self.encoder, self.recogniser  # noqa: B018
 
     def prepare(self, path: Path) -> PreparedTrack:
         """Decode a track, cut it into segments, hear its chords and key: all that needs no encoder.

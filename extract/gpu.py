@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 
 from m2e.cache import TrackFeatures
 from m2e.cache.failures import Failure
+from m2e.extract import limits
 from m2e.extract.attempts import attempt
 from m2e.extract.batches import embed_tracks
 from m2e.extract.cores import cpu_count
 from m2e.extract.engine import Lost, run_tasks
+from m2e.extract.extractor import Extractor, extractor_of
 from m2e.extract.handover import Handover, handover_folder
 from m2e.extract.plan import Task
 from m2e.extract.sound import SizedWaves
-from m2e.extract.track import Models, PreparedTrack, encoder_of, prepare_track, recogniser_of
+from m2e.extract.track import Models, PreparedTrack
 from m2e.extract.workers import LocalWorkers
 
 # Processes that share a GPU, and the decoders of its machine.
@@ -64,14 +66,16 @@ class _Preparation:
     folder: Path
 
     def __call__(self, tasks: Iterator[Task]) -> list[tuple[Task, Handover | Failure]]:
-        recogniser_of(self.models)
+        extractor = extractor_of(self.models)
+        extractor.recogniser  # noqa: B018 - one that cannot be loaded ends the run, not a track
         outcomes: list[tuple[Task, Handover | Failure]] = []
         for task in tasks:
-            outcomes.append((task, attempt(task, partial(self._prepare, task))))
+            limits.allow_decoding(task.audio_bytes)
+            outcomes.append((task, attempt(task, partial(self._prepare, extractor, task))))
         return outcomes
 
-    def _prepare(self, task: Task) -> Handover:
-        return Handover.put(prepare_track(task.path, self.models), self.folder)
+    def _prepare(self, extractor: Extractor, task: Task) -> Handover:
+        return Handover.put(extractor.prepare(task.path), self.folder)
 
 
 def extract_ahead(
@@ -91,7 +95,7 @@ def extract_ahead(
         DataError: a model cannot be loaded, there is no room for waves, or decoders cannot live.
         DeviceLostError: the GPU failed.
     """
-    encoder = encoder_of(models)
+    encoder = extractor_of(models).encoder
     decoders = _start_decoders(-(-(models.decoders or min(_MOST_DECODERS, cpu_count())) // SHARING))
     with handover_folder() as folder:
         try:

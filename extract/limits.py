@@ -18,6 +18,10 @@ _SECONDS_A_MEGABYTE = 10.0
 _SECONDS_A_SECOND = 20.0
 
 
+# How such an end shows to who started the process.
+DEATH = "EXIT(1)"
+
+
 class _Process:
     """This one."""
 

@@ -16,12 +16,14 @@ from pathlib import Path
 from m2e.cache import ExtractionConfig, FeatureWriter, TrackFeatures
 from m2e.cache.failures import Failure, record_failure
 from m2e.cache.writer import features_folder
+from m2e.extract import limits
 from m2e.extract.attempts import attempt, failure, given_up
 from m2e.extract.batches import DeviceLostError
 from m2e.extract.engine import Engine, Lost, run_tasks
+from m2e.extract.extractor import Extractor, extractor_of
 from m2e.extract.gpu import Busy, extract_ahead, this_gpu
 from m2e.extract.plan import Task
-from m2e.extract.track import Models, extract_track, load_models
+from m2e.extract.track import Models
 
 Outcome = str | Failure | Lost[Task] | Busy
 
@@ -76,9 +78,16 @@ class Extraction:
         if self.models.device != "cpu":
             yield from extract_ahead(tasks, self.models, spans)
             return
-        load_models(self.models)
+        extractor = extractor_of(self.models)
+        extractor.load()
         for task in tasks:
-            yield task, attempt(task, partial(extract_track, task.track_id, task.path, self.models))
+            yield task, attempt(task, partial(self._extract_track, extractor, task))
+
+    def _extract_track(self, extractor: Extractor, task: Task) -> TrackFeatures:
+        limits.allow_decoding(task.audio_bytes)
+        track = extractor.prepare(task.path)
+        limits.allow_embedding(track.duration)
+        return track.with_embeddings(task.track_id, extractor.embed(track))
 
 
 @lru_cache(maxsize=1)

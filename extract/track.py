@@ -1,9 +1,8 @@
-"""One track: audio file to features. The same function serves extraction in any process, and prediction."""
+"""What is between an audio file and its features: which models, and a track that is half done."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,7 @@ from m2e.cache import ChordSequence, DataError, ExtractionConfig, TrackFeatures
 from m2e.cache.checks import is_whole, unlike
 from m2e.cache.harmony import Key
 from m2e.cache.notes import Note
-from m2e.extract.audio import HELD_SECONDS, load_audio
-from m2e.extract.chords import SAMPLE_RATE as CHORD_SAMPLE_RATE
-from m2e.extract.chords import ChordRecogniser, load_recogniser
-from m2e.extract.encoders import Encoder, load_encoder
-from m2e.extract.key import estimate_key
-from m2e.extract.sound import Segments, SizedWaves
+from m2e.extract.sound import SizedWaves
 
 
 @dataclass(frozen=True)
@@ -82,68 +76,3 @@ class PreparedTrack:
             )
         except ValueError as error:
             raise DataError(f"{self.path}: {error}") from error
-
-
-@lru_cache(maxsize=1)
-def encoder_of(models: Models) -> Encoder:
-    """The encoder, loaded once a process. Raises DataError when its checkpoint is not usable."""
-    _use_one_thread()
-    config = models.config
-    return load_encoder(models.encoder_folder, config.layers, models.device, config.precision, config.sample_rate)
-
-
-@lru_cache(maxsize=1)
-def recogniser_of(models: Models) -> ChordRecogniser:
-    """The chord recogniser, loaded once a process. Raises DataError when its checkpoint is not usable."""
-    _use_one_thread()
-    return load_recogniser(models.config.chords, models.chord_checkpoint)
-
-
-def load_models(models: Models) -> tuple[Encoder, ChordRecogniser]:
-    """Both. Raises DataError when a checkpoint is not usable."""
-    return encoder_of(models), recogniser_of(models)
-
-
-def _use_one_thread() -> None:
-    # Processes, not threads, use the cores: two of one beat one of two, and a sum's order never varies.
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-
-
-def prepare_track(path: Path, models: Models) -> PreparedTrack:
-    """Decode a track, cut it into segments, hear its chords and key: all that needs no encoder.
-
-    Raises:
-        DataError: the file cannot be decoded or is too short.
-    """
-    config = models.config
-    audio = load_audio(
-        path,
-        config.sample_rate,
-        CHORD_SAMPLE_RATE,
-        config.resampler,
-        accept_cut=models.accept_cut,
-        held_seconds=HELD_SECONDS,
-    )
-    segments = Segments(
-        audio.encoder_wave,
-        round(config.segment_seconds * config.sample_rate),
-        config.tail,
-        round(config.min_tail_seconds * config.sample_rate),
-    )
-    chords = recogniser_of(models)(audio.chord_wave)
-    key = estimate_key(chords)
-    return PreparedTrack(path, segments, chords, key, audio.duration, audio.sha256, audio.file_bytes, audio.notes)
-
-
-def extract_track(track_id: str, path: Path, models: Models) -> TrackFeatures:
-    """All features of one track.
-
-    Raises:
-        DataError: the file cannot be decoded or is too short, or its features are not finite.
-    """
-    track = prepare_track(path, models)
-    return track.with_embeddings(track_id, encoder_of(models).embed(track.segments))

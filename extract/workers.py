@@ -28,6 +28,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
 from m2e.cache.errors import DataError
+from m2e.extract import limits
 from m2e.extract.engine import BATCH_SECONDS, Function, Item, Outcome, Returned
 
 # A worker's note: its process id, and how many items of its batch it has begun.
@@ -77,7 +78,7 @@ class LocalWorkers:
         except BrokenExecutor as error:
             self._end(slot)
             # loky names exit codes in its message alone.
-            cause = re.search(r"\b(SIG[A-Z0-9]+|EXIT)\(", str(error))
+            cause = re.search(r"\b(SIG[A-Z0-9]+|EXIT\(\d+\))", str(error))
             return Returned(batch, self._note(slot)[1], None, cause[1] if cause else "unknown cause")
         return Returned(batch, begun, outcomes)
 
@@ -207,6 +208,7 @@ def _work(
     function: Function[Item, Outcome], batch: Sequence[Item], notes: str, slot: int
 ) -> tuple[int, Sequence[Outcome]]:
     """In the worker: how many items of the batch were begun, and what the function made of them."""
+    limits.watch()
     if "PYTHONFAULTHANDLER" not in os.environ:
         faulthandler.disable()  # loky's: a decoder's crash is recorded in one line, not dumped on the terminal
     begun = 0
@@ -237,5 +239,6 @@ def _work(
         os._exit(128 + signal.SIGTERM)
     finally:
         _State.working = False
+        limits.rest()
         os.close(descriptor)
     return begun, outcomes

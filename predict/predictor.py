@@ -21,7 +21,8 @@ _BATCH = 64
 
 
 class Predictor:
-    """A trained model with the extraction that it was trained on, loaded once, ready for any number of songs.
+    """A trained model with the extraction that it was trained on, loaded once, ready for any number of songs, in any
+    number of threads.
 
     >>> predictor = Predictor.from_pretrained("runs/J-D-E-P-paper-0/student")
     >>> predictor.predict("song.mp3").emotion.valence
@@ -33,12 +34,13 @@ class Predictor:
         Raises:
             DataError: a file is damaged.
         """
-        from m2e.extract.track import load_models
+        from m2e.extract.extractor import Extractor
         from m2e.train.checkpoint import load_model
 
         self.setup = setup
         self._models, self.card = load_model(setup.folder)
-        load_models(setup.models)
+        self._extractor = Extractor(setup.models)
+        self._extractor.load()
 
     @classmethod
     def from_pretrained(
@@ -91,9 +93,7 @@ class Predictor:
         Raises:
             DataError: the file cannot be decoded, is too short, or is cut or damaged.
         """
-        from m2e.extract.track import extract_track
-
-        return self.predict_features(extract_track("song", Path(song), self.setup.models), str(song))
+        return self.predict_features(self._extractor(Path(song)), str(song))
 
     def predict_features(self, features: TrackFeatures, song: str = "") -> SongPrediction:
         """Predict from features that the model's extraction made; what `predict` does once it has heard the song.
@@ -103,10 +103,12 @@ class Predictor:
         """
         import torch
 
+        from m2e.common.float32 import float32_products
+        from m2e.common.threads import one_thread
         from m2e.train.thresholds import UNCHOSEN
 
-        inputs, count = self._inputs(features), len(features.embeddings)
-        with torch.no_grad():
+        with one_thread(), float32_products("ieee"), torch.no_grad():
+            inputs, count = self._inputs(features), len(features.embeddings)
             outputs = {
                 task: torch.cat([model(part).of(task) for part in _batches(inputs)])
                 for task, model in self._models.items()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2e.cache.schema import Split
+from m2e.common.float32 import float32_products
 from m2e.train import distributed
 from m2e.train.config import Input, Task, TrainConfig
 from m2e.train.data import EmotionData
@@ -68,7 +69,8 @@ def outputs_on_test(model: EmotionModel, data: EmotionData, task: Task) -> NDArr
     """What a model says of the test tracks [shape=(N, K)]; N may be 0."""
     if not len(data.splits["test"]):
         return np.zeros((0, data.targets[task].shape[1]), np.float32)
-    return predict(model, data, "test", task).cpu().numpy()
+    with float32_products("ieee"):
+        return predict(model, data, "test", task).cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from m2e import manifests
 from m2e.cache import ExtractionConfig, FeatureWriter
 from m2e.extract.encoders import ARCHITECTURES, find_encoder
-from m2e.extract.track import Models, extract_track
+from m2e.extract.extractor import Extractor
+from m2e.extract.track import Models
 from m2e.manifests.labels import save_labels
 from m2e.train.config import TrainConfig
 from m2e.train.data import load_data, open_caches
@@ -72,11 +73,11 @@ if __name__ == "__main__":
     cache = Path("features-of-bands", manifest.name)
     save_labels(manifest, cache)
     assert source.folder
-    models = Models(config, source.folder, None, "cpu")
+    extractor = Extractor(Models(config, source.folder, None, "cpu"))
     # With the line in `ARCHITECTURES`, m2e-extract --encoder weights/bands --layers 0,1 does this, in many processes.
     with FeatureWriter(cache, config) as writer:
         for track in manifest.tracks:
-            writer.add(extract_track(track.track_id, track.audio_path, models))
+            writer.add(extractor(track.audio_path, track.track_id))
 
     training = TrainConfig.preset("paper", layers=(0, 1), epochs=epochs)
     sets = load_data(open_caches(cache.parent, [manifest.name]), training, torch.device("cpu"))

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from m2e.cache import ExtractionConfig
 from m2e.extract import encoders
 from m2e.extract.encoders import ARCHITECTURES, find_encoder, load_mert
-from m2e.extract.track import Models, extract_track
+from m2e.extract.extractor import Extractor
+from m2e.extract.track import Models
 
 
 class WithLoudness(nn.Module):
@@ -62,5 +63,5 @@ if __name__ == "__main__":
     source = find_encoder(str(make_folder(inner, Path("weights/with-loudness"))))
     assert source.folder
     config = ExtractionConfig(source.name, source.revision, chords="template")
-    features = extract_track("song", Path(song), Models(config, source.folder, None, "cpu"))
+    features = Extractor(Models(config, source.folder, None, "cpu"))(Path(song))
     print(features.embeddings.shape, features.embeddings[:, 0, -1])

@@ -13,7 +13,8 @@ from support.documents import ROOT
 from m2e import manifests
 from m2e.cache import FeatureCache
 from m2e.extract.encoders import ARCHITECTURES, find_encoder
-from m2e.extract.track import Models, extract_track
+from m2e.extract.extractor import Extractor
+from m2e.extract.track import Models
 from m2e.predict import Predictor
 from m2e.train.losses import TAG_LOSSES
 
@@ -77,7 +78,7 @@ def test_a_feature(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = FeatureCache.open(here / "features/deam")
     config = cache.config.__class__(source.name, source.revision, chords="template")
     audio = here / "small-deam/0.flac"
-    heard = extract_track("x", audio, Models(config, source.folder, None, "cpu")).embeddings
+    heard = Extractor(Models(config, source.folder, None, "cpu"))(audio).embeddings
     plain = cache.embeddings("2001")
     assert heard.shape == (*plain.shape[:2], plain.shape[2] + 1)
     np.testing.assert_array_equal(heard[..., :-1].astype(np.float16), plain.astype(np.float16))

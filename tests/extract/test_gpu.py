@@ -23,6 +23,7 @@ from m2e.extract import gpu
 from m2e.extract.batches import embed_tracks
 from m2e.extract.encoders import Encoder, find_encoder, load_encoder
 from m2e.extract.engine import Lost
+from m2e.extract.extractor import Extractor
 from m2e.extract.gpu import Busy, extract_ahead
 from m2e.extract.handover import Handover, handover_folder
 from m2e.extract.mert_weights import load_mert
@@ -30,7 +31,7 @@ from m2e.extract.pipeline import Extraction
 from m2e.extract.plan import Task
 from m2e.extract.summary import Tally
 from m2e.extract.tiny import tiny_encoder_folder
-from m2e.extract.track import Models, PreparedTrack, extract_track
+from m2e.extract.track import Models, PreparedTrack
 
 torch.set_num_threads(1)
 
@@ -217,9 +218,10 @@ def test_the_folder_is_its_owners_alone_and_those_of_dead_processes_go(
     dead = tmp_path / f".tmp-{socket.gethostname()}-{2**22 + 1}-00"
     dead.mkdir()
     (dead / "wave").touch()
-    folder = handover_folder()
-    assert list(tmp_path.iterdir()) == [folder]
-    assert folder.stat().st_mode & 0o777 == 0o700
+    with handover_folder() as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not list(tmp_path.iterdir())
 
 
 def test_features_equal_those_of_one_process_and_a_broken_file_is_a_failure(
@@ -234,7 +236,7 @@ def test_features_equal_those_of_one_process_and_a_broken_file_is_a_failure(
     assert spans
     for task in tasks:
         if task.track_id in found:
-            track, alone = found[task.track_id], extract_track(task.track_id, task.path, models)
+            track, alone = found[task.track_id], Extractor(models)(task.path, task.track_id)
             assert isinstance(track, TrackFeatures)
             np.testing.assert_array_equal(track.embeddings, alone.embeddings)
             assert (track.chords.labels, track.key, track.audio_sha256) == (
@@ -248,13 +250,13 @@ def test_a_worker_with_a_gpu_seals_them_all_and_says_when_it_was_busy(
     models: Models, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All but the device: `models` say "cuda", and the encoder that is loaded for it is on the CPU."""
-    monkeypatch.setattr(gpu, "encoder_of", lambda _: load_encoder(models.encoder_folder, models.config.layers))
+    monkeypatch.setattr(gpu, "extractor_of", lambda _: Extractor(models))
     work = Extraction(replace(models, device="cuda"), tmp_path / "cache")
     for batch in (tasks[:4], tasks[4:]):
         *outcomes, busy = work(iter(batch))
         assert isinstance(busy, Busy)
         assert len(outcomes) == len(batch)
-    tally = Tally(spans=list(busy.spans))
+    tally = Tally(spans={busy.gpu: list(busy.spans)})
     assert tally.gpu_busy is not None
     assert 0 < tally.gpu_busy <= 1
     features = features_folder(tmp_path / "cache", models.config)
@@ -334,4 +336,16 @@ def test_two_such_workers_end_in_peace(models: Models, tasks: list[Task], tmp_pa
 
 def test_busy_is_counted_once_where_two_processes_overlap() -> None:
     assert Tally().gpu_busy is None
-    assert Tally(spans=[(10, 12), (11, 13), (14, 15), (11.5, 12)]).gpu_busy == pytest.approx(4 / 5)
+    assert Tally(spans={"a": [(10, 12), (11, 13), (14, 15), (11.5, 12)]}).gpu_busy == pytest.approx(4 / 5)
+
+
+def test_two_gpus_that_are_half_busy_are_half_busy_and_machines_have_clocks_of_their_own() -> None:
+    halves: list[tuple[float, float]] = [(0, 1), (2, 3), (4, 4)]
+    shifted = [(began + 1e6, ended + 1e6) for began, ended in halves]
+    assert Tally(spans={"a 1": halves, "a 2": [(1, 2), (3, 4), (5, 5)]}).gpu_busy == pytest.approx(1 / 2)
+    assert Tally(spans={"a 1": halves, "b 1": shifted}).gpu_busy == pytest.approx(1 / 2)
+
+
+def test_a_moment_is_no_time_to_be_busy_in() -> None:
+    assert Tally(spans={"a": [(3, 3)]}).gpu_busy is None
+    assert Tally(spans={"a": [(3, 3)], "b": [(0, 1), (1, 2)]}).gpu_busy == 1

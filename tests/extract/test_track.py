@@ -12,7 +12,8 @@ import soundfile
 
 from m2e.cache import DataError, ExtractionConfig
 from m2e.extract.encoders import find_encoder, load_encoder
-from m2e.extract.track import Models, extract_track
+from m2e.extract.extractor import Extractor
+from m2e.extract.track import Models
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def music(folder: Path, seconds: float) -> Path:
 
 @pytest.mark.parametrize(("seconds", "segments"), [(0.2, 1), (3.0, 1), (29.9, 1), (34.9, 1), (35.1, 2), (61.0, 2)])
 def test_segments_of_short_and_longer_tracks(tmp_path: Path, models: Models, seconds: float, segments: int) -> None:
-    features = extract_track("a", music(tmp_path, seconds), models)
+    features = Extractor(models)(music(tmp_path, seconds), "a")
     assert features.embeddings.shape == (segments, 3, 64)
     assert features.duration == pytest.approx(seconds)
 
@@ -44,8 +45,8 @@ def test_a_short_tail_is_embedded_alone(tmp_path: Path, models: Models) -> None:
     path = music(tmp_path, 36.0)
     wave, rate = soundfile.read(path)
     soundfile.write(tmp_path / "tail.wav", wave[30 * rate :], rate)
-    both = extract_track("a", path, models).embeddings
-    alone = extract_track("b", tmp_path / "tail.wav", models).embeddings
+    both = Extractor(models)(path).embeddings
+    alone = Extractor(models)(tmp_path / "tail.wav").embeddings
     # Where the tail begins in the middle of a sound, the resampler sees silence before it in one case only.
     np.testing.assert_allclose(both[1], alone[0], atol=0.02 * np.abs(alone).max())
     assert np.abs(both[0] - both[1]).max() > 0
@@ -57,7 +58,7 @@ def test_precision_reaches_the_network_and_is_a_group_of_its_own(
 ) -> None:
     other = replace(models, config=replace(models.config, precision=precision))
     path = music(tmp_path, 3.0)
-    here, there = (extract_track("a", path, those).embeddings for those in (models, other))
+    here, there = (Extractor(those)(path).embeddings for those in (models, other))
     assert 1e-5 < np.linalg.norm(here - there) / np.linalg.norm(here) < 0.1
     assert other.config.fingerprint != models.config.fingerprint
 
@@ -72,11 +73,13 @@ def test_memory_stays_flat_over_a_hundred_tracks(tmp_path: Path, models: Models)
     code = f"""
 import resource
 from pathlib import Path
-from m2e.extract.track import Models, extract_track
+from m2e.extract.extractor import Extractor
+from m2e.extract.track import Models
 from m2e.cache import ExtractionConfig
-models = Models(ExtractionConfig(**{vars(models.config)}), Path({str(models.encoder_folder)!r}), None, "cpu")
+folder = Path({str(models.encoder_folder)!r})
+extract = Extractor(Models(ExtractionConfig(**{vars(models.config)}), folder, None, "cpu"))
 for i in range(100):
-    extract_track(str(i), Path({str(music(tmp_path, 4.0))!r}), models)
+    extract(Path({str(music(tmp_path, 4.0))!r}), str(i))
     if i + 1 in (20, 100):
         print(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20)
 """
@@ -93,7 +96,7 @@ def test_models_check_themselves(models: Models, change: dict[str, Any]) -> None
 def test_audio_at_another_rate_than_the_encoders_is_refused(models: Models, tmp_path: Path) -> None:
     other = replace(models, config=replace(models.config, sample_rate=16_000))
     with pytest.raises(DataError, match="hears audio of 24000 Hz, and the settings say sample_rate 16000"):
-        extract_track("a", music(tmp_path, 1), other)
+        Extractor(other)(music(tmp_path, 1))
 
 
 @pytest.mark.parametrize("layers", [(7, 5), (5, 5), (), (-1, 5)])

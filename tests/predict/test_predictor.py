@@ -11,7 +11,7 @@ import torch
 from support.workspace import SETS, STUDENT
 
 from m2e.cache import ChordSequence, DataError, ExtractionConfig, FeatureCache
-from m2e.extract.track import extract_track
+from m2e.extract.extractor import Extractor
 from m2e.predict import Predictor
 from m2e.predict.result import Emotion, Moment, TagScore
 from m2e.predict.setup import prepare
@@ -45,7 +45,7 @@ def test_predicting_audio_equals_evaluating_its_cache(workspace: Path, predictor
 
 
 def test_the_timeline_is_each_segment_alone_beside_the_songs_chords(workspace: Path, predictor: Predictor) -> None:
-    features = extract_track("x", workspace / "music/more/long.flac", predictor.setup.models)
+    features = Extractor(predictor.setup.models)(workspace / "music/more/long.flac")
     result = predictor.predict_features(features, "x")
     assert [(moment.start, moment.end) for moment in result.timeline] == [(0, 30), (30, 60), (60, 90)]
     assert result.seconds == pytest.approx(100)
@@ -66,7 +66,7 @@ def test_a_short_song_is_one_moment_that_ends_with_it(workspace: Path, predictor
 
 
 def test_a_song_without_chords_is_predicted(workspace: Path, predictor: Predictor) -> None:
-    features = extract_track("x", workspace / "music/short.ogg", predictor.setup.models)
+    features = Extractor(predictor.setup.models)(workspace / "music/short.ogg")
     silent = replace(features, chords=ChordSequence.from_labels(np.zeros((0, 2)), []), key=None)
     result = predictor.predict_features(silent)
     assert np.isfinite(result.emotion.valence)
@@ -140,8 +140,31 @@ def test_a_model_without_weights_is_one_line(workspace: Path, tmp_path: Path) ->
         prepare(folder, device="cpu")
 
 
+def test_two_predictors_in_turn_load_their_models_once_and_leave_the_process_as_it_is(
+    workspace: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from m2e.extract import extractor
+
+    loads = []
+    real = extractor.load_encoder
+    monkeypatch.setattr(extractor, "load_encoder", lambda *how: loads.append(how) or real(*how))  # type: ignore[func-returns-value]
+    setup = predictor.setup
+    other = replace(setup, models=replace(setup.models, config=replace(setup.models.config, layers=(5, 6, 7))))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        both = [Predictor(setup), Predictor(other)]
+        song = workspace / "music/short.ogg"
+        said = [each.predict(song).emotion for _ in range(2) for each in both]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert len(loads) == 2
+    assert said[0] == said[2] == said[1] == said[3]
+
+
 def test_an_encoder_of_another_width_is_one_line(workspace: Path, predictor: Predictor) -> None:
-    features = extract_track("x", workspace / "music/short.ogg", predictor.setup.models)
+    features = Extractor(predictor.setup.models)(workspace / "music/short.ogg")
     with pytest.raises(DataError, match="takes features of width 128; its encoder makes 64"):
         predictor.predict_features(replace(features, embeddings=features.embeddings[..., :32]))
 
