@@ -18,6 +18,7 @@ from m2e.cache.console import say
 from m2e.cache.failures import read_failures
 from m2e.cache.layout import CHORD, INDEX
 from m2e.cache.schema import ExtractionConfig
+from m2e.cache.temporary import folder_for_temporaries
 from m2e.extract.chords import fetch_recogniser
 from m2e.extract.encoders import fetch_encoder
 from m2e.extract.plan import make_plan
@@ -136,7 +137,7 @@ def _probe(models: Models) -> tuple[float, float, int]:
 
     encoder, _ = load_models(models)
     length = models.config.segment_seconds
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="m2e-", dir=folder_for_temporaries()) as folder:
         path = Path(folder, "probe.flac")
         noise = np.random.default_rng(0).standard_normal(round(length * 44_100)) * 0.1
         soundfile.write(path, noise, 44_100)

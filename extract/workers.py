@@ -28,6 +28,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
 from m2e.cache.errors import DataError
+from m2e.cache.temporary import folder_for_temporaries
 from m2e.extract.engine import BATCH_SECONDS, Function, Item, Outcome, Returned
 
 # A worker's note: its process id, and how many items of its batch it has begun.
@@ -48,11 +49,12 @@ class LocalWorkers:
         self._pools: dict[int, Executor] = {}
         self._free = list(range(jobs))
         self._busy: dict[Future[tuple[int, Sequence[Any]]], tuple[int, Sequence[Any]]] = {}
+        folder = folder_for_temporaries()
         try:
-            self._notes = tempfile.NamedTemporaryFile(prefix="m2e-workers-", buffering=0)  # noqa: SIM115
+            self._notes = tempfile.NamedTemporaryFile(prefix="m2e-workers-", buffering=0, dir=folder)  # noqa: SIM115
             self._notes.write(bytes(jobs * _NOTE.size))
         except OSError as error:
-            raise DataError(f"cannot write to {tempfile.gettempdir()}: {error.strerror}; set TMPDIR") from error
+            raise DataError(f"cannot write to {folder}: {error.strerror}; set TMPDIR") from error
 
     def submit(self, function: Function[Item, Outcome], batch: Sequence[Item]) -> None:
         """Hand a batch to a free worker, starting one where there is none."""
