@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from m2e.cache.errors import DataError, printable
+from m2e.cache.system import check_system
 
 # Files that are written by name say so themselves: here it is standard output.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -50,6 +51,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            check_system()
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result

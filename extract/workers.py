@@ -28,6 +28,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
 from m2e.cache.errors import DataError
+from m2e.cache.system import check_processes
 from m2e.cache.temporary import folder_for_temporaries
 from m2e.extract.engine import BATCH_SECONDS, Function, Item, Outcome, Returned
 
@@ -44,7 +45,8 @@ class LocalWorkers:
     """
 
     def __init__(self, jobs: int) -> None:
-        """Raises DataError when the folder for temporary files cannot be written."""
+        """Raises DataError when the folder for temporary files cannot be written, or no process can be started."""
+        check_processes()
         self.width = jobs
         self._pools: dict[int, Executor] = {}
         self._free = list(range(jobs))
