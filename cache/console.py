@@ -19,6 +19,7 @@ from rich.text import Text
 
 from m2e.cache.errors import DataError, printable
 from m2e.cache.streams import hold_standard_streams
+from m2e.cache.system import check_system
 
 # Files that are written by name say so themselves: here it is standard output.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -55,6 +56,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            check_system()
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result

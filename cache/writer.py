@@ -25,7 +25,8 @@ class FeatureWriter:
     """Writes one data set's features; several writers may share a folder, since no file is ever changed.
 
     A track counts as kept once its shard is sealed: at 64 tracks, when the oldest has waited 30 s, and on exit from
-    the `with` block, whatever ended it.
+    the `with` block, whatever ended it. What could not be sealed then waits no longer: the writer can go on, and take
+    the same tracks again.
     """
 
     def __init__(self, folder: Path, config: ExtractionConfig, generation: int = 0) -> None:
@@ -97,4 +98,7 @@ class FeatureWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.seal()
+        try:
+            self.seal()
+        finally:
+            self._waiting = {}

@@ -51,13 +51,12 @@ def one_thread() -> Iterator[None]:
 
 def _enter() -> int:
     import torch
-    from threadpoolctl import threadpool_limits
 
     with _PROCESS.lock:
         if not _PROCESS.count:
             # A thread that asks torch later is told what another has set.
             _PROCESS.threads = torch.get_num_threads()
-            _PROCESS.restore = threadpool_limits(1, user_api="blas").restore_original_limits
+            _PROCESS.restore = _limit_blas()
         _PROCESS.count += 1
         torch.set_num_threads(1)
         return _PROCESS.threads
@@ -71,3 +70,26 @@ def _leave(threads: int) -> None:
         torch.set_num_threads(threads)
         if not _PROCESS.count:
             _PROCESS.restore()
+
+
+def _limit_blas() -> Callable[[], None]:
+    """Returns what undoes it. threadpoolctl lets only the thread that has limited a BLAS change it again, and ours come
+    and go in any order: so it is one of its own."""
+    from threadpoolctl import threadpool_limits
+
+    limited, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with threadpool_limits(1, user_api="blas"):
+            limited.set()
+            may_end.wait()
+
+    thread = threading.Thread(target=hold, name="m2e-blas", daemon=True)
+    thread.start()
+    limited.wait()
+
+    def restore() -> None:
+        may_end.set()
+        thread.join()
+
+    return restore

@@ -12,6 +12,7 @@ import click
 
 from m2e.cache.console import PROCESSES, Command, cache_option, device_option, say
 from m2e.cache.schema import HIGHEST_LAYER, PRECISIONS, RESAMPLERS, TAILS
+from m2e.cache.system import check_processes
 from m2e.manifests.dataset import Choices
 from m2e.manifests.options import check_choices, choices_options
 
@@ -296,6 +297,8 @@ def main(
     check_choices(choices, datasets)
     if name and (len(datasets) > 1 or not manifests.is_table(datasets[0])):
         raise click.UsageError("--name is for one table of your own: other data sets have their names")
+    if not scheduler:
+        check_processes()
     selection = Selection(
         limit=limit,
         part=part,

@@ -25,8 +25,8 @@ from m2e.cache.errors import DataError
 from m2e.cache.schema import BY_DIGEST, PRECISIONS
 from m2e.common.float32 import float32_products
 from m2e.extract.batches import embed_tracks
-from m2e.extract.identity import HUBERT_BASE, identify, numeric_settings, weights_digest
-from m2e.extract.mert_weights import CONFIG, PREPROCESSOR, SAMPLE_RATE, WEIGHTS, load_mert, read_settings
+from m2e.extract.identity import identify, numeric_settings, weights_digest
+from m2e.extract.mert_weights import CONFIG, HUBERT_BASE, PREPROCESSOR, SAMPLE_RATE, WEIGHTS, load_mert, read_settings
 from m2e.extract.sound import SizedWaves
 from m2e.extract.tiny import tiny_encoder_folder, tiny_is_made
 

@@ -17,6 +17,7 @@ from m2e.cache.console import say
 from m2e.cache.failures import read_failures
 from m2e.cache.layout import CHORD, INDEX
 from m2e.cache.schema import ExtractionConfig
+from m2e.cache.temporary import folder_for_temporaries
 from m2e.extract.chords import fetch_recogniser
 from m2e.extract.cores import cpu_count
 from m2e.extract.encoders import fetch_encoder
@@ -138,7 +139,7 @@ def _probe(models: Models) -> tuple[float, float, int]:
     extractor = Extractor(models)
     encoder = extractor.encoder
     length = models.config.segment_seconds
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="m2e-", dir=folder_for_temporaries()) as folder:
         path = Path(folder, "probe.flac")
         noise = np.random.default_rng(0).standard_normal(round(length * 44_100)) * 0.1
         soundfile.write(path, noise, 44_100)

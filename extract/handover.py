@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from m2e.cache import ChordSequence, DataError
 from m2e.cache.files import temporary_folder, temporary_name
 from m2e.cache.harmony import Key
 from m2e.cache.notes import Note
+from m2e.cache.temporary import folder_for_temporaries
 from m2e.extract.sound import Wave
 from m2e.extract.track import PreparedTrack
 
@@ -114,15 +114,22 @@ class _Handed:
 
 @contextmanager
 def handover_folder() -> Iterator[Path]:
-    """A new folder for such files, in memory where there is room; gone after the block.
+    """A new folder for such files: in $TMPDIR where that is set, else in memory where there is room. It is gone after
+    the block.
 
     Raises:
         DataError: it cannot be made.
     """
-    in_memory = _IN_MEMORY.is_dir() and os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free > _ROOM
+    in_memory = (
+        not os.environ.get("TMPDIR")
+        and _IN_MEMORY.is_dir()
+        and os.access(_IN_MEMORY, os.W_OK)
+        and shutil.disk_usage(_IN_MEMORY).free > _ROOM
+    )
+    base = _IN_MEMORY if in_memory else folder_for_temporaries()
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(temporary_folder(_IN_MEMORY if in_memory else Path(tempfile.gettempdir())))
+            folder = stack.enter_context(temporary_folder(base))
         except DataError as error:
             raise DataError(f"{error}; set TMPDIR") from error
         yield folder

@@ -10,33 +10,14 @@ from typing import Any
 from m2e.cache.errors import DataError
 from m2e.cache.regular import open_regular
 from m2e.cache.schema import BY_DIGEST
-from m2e.extract.mert_weights import CONFIG, NOT_SETTINGS, PREPROCESSOR, read_settings, weights_file
+from m2e.extract.mert_weights import CONFIG, HUBERT_BASE, PREPROCESSOR, read_settings, weights_file
 
-# What transformers' HuBERT computes depends on these, and takes these values for those that a file leaves out; the rest
-# of its configuration is for training.
-HUBERT_BASE: dict[str, Any] = {
-    "conv_bias": False,
-    "conv_dim": [512] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_pos_batch_norm": False,
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "do_stable_layer_norm": False,
-    "feat_extract_activation": "gelu",
-    "feat_extract_norm": "group",
-    "feat_proj_layer_norm": True,
-    "hidden_act": "gelu",
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "layer_norm_eps": 1e-5,
-    "num_attention_heads": 12,
-    "num_conv_pos_embedding_groups": 16,
-    "num_conv_pos_embeddings": 128,
-    "num_hidden_layers": 12,
-}
 # What makes of it something else than HuBERT; absent or false in all that is.
 _VARIANTS = ("deepnorm", "feature_extractor_cqt", "adapter_attn_dim")
 _PREPROCESSING: dict[str, Any] = {"do_normalize": True, "sampling_rate": None}
 _HUBERTS = ("mert_model", "hubert")
+# They name code, or say nothing about the network, of whatever architecture.
+_NOT_SETTINGS = ("auto_map", "architectures", "torch_dtype", "dtype", "transformers_version", "_name_or_path")
 
 
 def identify(folder: Path) -> str:
@@ -69,6 +50,5 @@ def numeric_settings(folder: Path) -> dict[str, Any]:
         found = {name: config.get(name, usual) for name, usual in HUBERT_BASE.items()}
         found |= {name: config[name] for name in _VARIANTS if config.get(name)}
     else:  # of another architecture nothing is known to be without effect
-        found = {name: value for name, value in config.items() if name not in (*NOT_SETTINGS, "model_type")}
-        found["model_type"] = config.get("model_type")
+        found = {name: value for name, value in config.items() if name not in _NOT_SETTINGS}
     return {**found, **{name: preprocessor.get(name, usual) for name, usual in _PREPROCESSING.items()}}

@@ -26,16 +26,27 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 24_000
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# Of the configuration file; they name code, or say nothing about the network.
-NOT_SETTINGS = (
-    "model_type",
-    "auto_map",
-    "architectures",
-    "torch_dtype",
-    "dtype",
-    "transformers_version",
-    "_name_or_path",
-)
+# What transformers' HuBERT computes depends on these, and takes these values for those that a file leaves out. Nothing
+# else of a file reaches transformers: it may name code, and the rest is for training.
+HUBERT_BASE: dict[str, Any] = {
+    "conv_bias": False,
+    "conv_dim": [512] * 7,
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_pos_batch_norm": False,
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "do_stable_layer_norm": False,
+    "feat_extract_activation": "gelu",
+    "feat_extract_norm": "group",
+    "feat_proj_layer_norm": True,
+    "hidden_act": "gelu",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-5,
+    "num_attention_heads": 12,
+    "num_conv_pos_embedding_groups": 16,
+    "num_conv_pos_embeddings": 128,
+    "num_hidden_layers": 12,
+}
 
 
 def weights_file(folder: Path) -> Path:
@@ -84,13 +95,11 @@ def load_hubert(folder: Path, highest: int) -> tuple[HubertModel, bool]:
 
     config = read_settings(folder / CONFIG)
     _check_variant(folder, config, highest)
-    settings = {name: value for name, value in config.items() if name not in NOT_SETTINGS}
+    settings = {name: config.get(name, usual) for name, usual in HUBERT_BASE.items()}
     try:
-        # Files older than this setting lack it. No memory is set aside before the tensors are known to fit.
+        # No memory is set aside before the tensors are known to fit.
         with torch.device("meta"):
-            model = HubertModel(
-                HubertConfig(**{"conv_pos_batch_norm": False, **settings, "num_hidden_layers": highest})
-            )
+            model = HubertModel(HubertConfig(**{**settings, "num_hidden_layers": highest}))
     except Exception as error:  # transformers and torch each refuse impossible sizes in their own ways
         raise DataError(f"{folder / CONFIG} describes no HuBERT: {_first_line(error)}") from error
     path = weights_file(folder)

@@ -28,6 +28,8 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
 from m2e.cache.errors import DataError
+from m2e.cache.system import check_processes
+from m2e.cache.temporary import folder_for_temporaries
 from m2e.extract import limits
 from m2e.extract.engine import BATCH_SECONDS, Function, Item, Outcome, Returned
 
@@ -44,16 +46,18 @@ class LocalWorkers:
     """
 
     def __init__(self, jobs: int) -> None:
-        """Raises DataError when the folder for temporary files cannot be written."""
+        """Raises DataError when the folder for temporary files cannot be written, or no process can be started."""
+        check_processes()
         self.width = jobs
         self._pools: dict[int, Executor] = {}
         self._free = list(range(jobs))
         self._busy: dict[Future[tuple[int, Sequence[Any]]], tuple[int, Sequence[Any]]] = {}
+        folder = folder_for_temporaries()
         try:
-            self._notes = tempfile.NamedTemporaryFile(prefix="m2e-workers-", buffering=0)  # noqa: SIM115
+            self._notes = tempfile.NamedTemporaryFile(prefix="m2e-workers-", buffering=0, dir=folder)  # noqa: SIM115
             self._notes.write(bytes(jobs * _NOTE.size))
         except OSError as error:
-            raise DataError(f"cannot write to {tempfile.gettempdir()}: {error.strerror}; set TMPDIR") from error
+            raise DataError(f"cannot write to {folder}: {error.strerror}; set TMPDIR") from error
 
     def submit(self, function: Function[Item, Outcome], batch: Sequence[Item]) -> None:
         """Hand a batch to a free worker, starting one where there is none."""

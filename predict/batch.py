@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2e.cache.errors import DataError
+from m2e.cache.temporary import folder_for_temporaries
 from m2e.extract.engine import run_tasks
 from m2e.extract.workers import LocalWorkers
 from m2e.predict.result import SongPrediction
@@ -58,7 +59,10 @@ class _Prediction:
             if isinstance(result, str):
                 outcomes.append(result)
             else:
-                (self.folder / f"{number}.json").write_text(json.dumps(result.as_json()), encoding="ascii")
+                try:
+                    (self.folder / f"{number}.json").write_text(json.dumps(result.as_json()), encoding="ascii")
+                except OSError as error:
+                    raise DataError(f"cannot write to {self.folder}: {error.strerror}; set TMPDIR") from error
                 outcomes.append(number)
         return outcomes
 
@@ -80,7 +84,10 @@ def predict_songs(
     if len(songs) == 1:
         yield hear(songs[0], setup)
         return
-    with tempfile.TemporaryDirectory(prefix="m2e-") as name, LocalWorkers(jobs) as workers:
+    with (
+        tempfile.TemporaryDirectory(prefix="m2e-", dir=folder_for_temporaries()) as name,
+        LocalWorkers(jobs) as workers,
+    ):
         folder = Path(name)
         for outcome in run_tasks(_Prediction(setup, folder, hear), list(enumerate(songs)), workers):
             if isinstance(outcome, int):

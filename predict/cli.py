@@ -13,6 +13,7 @@ import click
 
 from m2e.cache.console import PROCESSES, Command, device_option, progress_bar, say
 from m2e.cache.interrupts import interruptible
+from m2e.cache.system import check_processes
 
 if TYPE_CHECKING:
     from m2e.predict.output import Output
@@ -127,6 +128,8 @@ def main(
     from m2e.predict.songs import find_songs
 
     found = [] if serve else find_songs(songs, sys.stdin)
+    if len(found) > 1:
+        check_processes()
     if plot:
         _check_plot(plot, found)
     setup = prepare(

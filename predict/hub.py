@@ -63,12 +63,11 @@ def push_model(folder: Path, repository: str, private: bool = True) -> str:
 
 @contextmanager
 def _one_line(what: str) -> Iterator[None]:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     from huggingface_hub.utils.logging import set_verbosity_error
 
     set_verbosity_error()  # its retries would bury the one line that says what to do
     try:
         yield
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the hub's client passes on whatever its HTTP library raises
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise DataError(f"{what}: {reason.strip()}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -43,7 +44,8 @@ class Record:
             self._file = append_regular(path)
             self._file.truncate(whole)
             if not ended:
-                self._file.write(b"\n")
+                whole += self._file.write(b"\n")
+            self._whole = whole
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -75,13 +77,16 @@ class Record:
 
     def add(self, prediction: SongPrediction) -> None:
         """Append a line. Raises DataError where the disk is full."""
+        line = rest = json.dumps(prediction.as_json()).encode() + b"\n"
         try:
-            rest = json.dumps(prediction.as_json()).encode() + b"\n"
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._whole)  # the next line is one of its own
             raise DataError(f"cannot write {self.path}: {error.strerror or error}; what it holds is kept") from error
+        self._whole += len(line)
         self._sizes[prediction.song] = prediction.audio_bytes
 
     def finish(self) -> None:

@@ -7,10 +7,10 @@ ones), which is not answered; no route takes a path or a name, and uploads lie u
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import socket
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ from starlette.routing import Route
 
 from m2e.cache.console import say
 from m2e.cache.errors import DataError
+from m2e.cache.temporary import temporary_file
 from m2e.predict.setup import Setup, describe
+from m2e.predict.uploads import CONNECTIONS_IN_ALL, Connection, Refused, Uploads, pass_over, receive
 from m2e.predict.worker import Limits, Worker
 
 UPLOAD_TYPE = "application/octet-stream"
-# One is predicted, the others wait with their files on disk.
-_MOST_UPLOADS = 4
 _PAGES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -65,7 +65,14 @@ def serve_page(setup: Setup, host: str, port: int, limits: Limits) -> None:
         address = f"http://{host}:{listener.getsockname()[1]}"
         say(f"Open {address} and drop a song; Ctrl-C ends it.")
         app = make_app(worker, describe(setup), limits, host)
-        config = uvicorn.Config(app, log_level="warning", limit_concurrency=32, server_header=False)
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            log_level="warning",
+            limit_concurrency=CONNECTIONS_IN_ALL,
+            server_header=False,
+        )
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
@@ -94,37 +101,33 @@ def make_app(worker: Worker, about: dict[str, Any], limits: Limits, host: str) -
     texts = {path: (files("m2e.predict").joinpath(name).read_bytes(), kind) for path, (name, kind) in _PAGES.items()}
     about_text = json.dumps({**about, "upload_bytes": limits.upload_bytes}).encode()
     texts["/model"] = (about_text, "application/json")
-    uploads = 0
+    uploads, turn = Uploads(), asyncio.Lock()
 
     async def page(request: Request) -> Response:
         content, kind = texts[request.url.path]
         return Response(content, media_type=kind, headers=_HEADERS)
 
     async def predict(request: Request) -> Response:
-        nonlocal uploads
         if request.headers.get("content-type") != UPLOAD_TYPE:
             return _answer(415, {"error": f"send the song itself, as {UPLOAD_TYPE}"})
-        if uploads >= _MOST_UPLOADS:
-            return _answer(503, {"error": f"{uploads} songs are waiting already: try again later"})
-        uploads += 1
+        chunks = request.stream()
         try:
-            with tempfile.NamedTemporaryFile(prefix="m2e-") as file:
-                size = 0
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > limits.upload_bytes:
-                        return _answer(413, {"error": f"the file is larger than {limits.upload_bytes:,} bytes"})
-                    file.write(chunk)
-                file.flush()
-                return _answer(200, await run_in_threadpool(worker.predict, Path(file.name)))
+            with uploads.one_of(request.client.host if request.client else ""), temporary_file() as file:
+                await receive(chunks, file, limits.upload_bytes)
+                async with turn:
+                    if await request.is_disconnected():
+                        raise ClientDisconnect
+                    return _answer(200, await run_in_threadpool(worker.predict, Path(file.name)))
         except ClientDisconnect:  # a closed page; nobody hears the answer
             return _answer(400, {"error": "the upload broke off"})
         except DataError as error:
             return _answer(422, {"error": str(error)})
+        except Refused as error:
+            status, reason = error.status, str(error)
         except OSError as error:
-            return _answer(507, {"error": f"no room for the upload here: {error.strerror}"})
-        finally:
-            uploads -= 1
+            status, reason = 507, f"no room for the upload here: {error.strerror}"
+        await pass_over(chunks, limits.upload_bytes)
+        return _answer(status, {"error": reason})
 
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost", "127.0.0.1"], www_redirect=False)
     routes = [*(Route(path, page) for path in texts), Route("/predict", predict, methods=["POST"])]

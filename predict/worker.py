@@ -65,7 +65,10 @@ class Worker:
         self._process = context.Process(target=_work, args=arguments, daemon=True)
         self._process.start()
         theirs.close()  # so that its death is the end of the file here
-        answer = self._receive(_LOAD_SECONDS)
+        try:
+            answer = self._receive(_LOAD_SECONDS)
+        except (EOFError, OSError, ValueError):
+            answer = {"error": "the process that is to predict died while it loaded the model"}
         if answer != {}:
             raise DataError(answer["error"] if answer else "the model could not be loaded in time")
 
@@ -129,7 +132,13 @@ def _work(connection: Connection, setup: Setup, memory_bytes: int) -> None:
         _answer(connection, {"error": str(error)})
         return
     if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        try:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        except OSError as error:
+            _answer(
+                connection, {"error": f"the memory of a song cannot be limited: {error.filename}: {error.strerror}"}
+            )
+            return
         limit = pages * resource.getpagesize() + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -12,6 +12,7 @@ import pytest
 from support.caches import CONFIG, make_cache, make_labels, random_track
 
 from m2e.cache import DataError, FeatureCache, FeatureWriter
+from m2e.cache.catalogue import scan
 from m2e.cache.files import is_intact, write_atomically
 from m2e.cache.labels import read_labels
 from m2e.cache.layout import bytes_of, feature_image, feature_name, join, record_digest, to_record
@@ -120,6 +121,23 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     monkeypatch.undo()
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_writer_goes_on_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of a cluster live longer than a run, and keep their writer; the next run brings the same tracks."""
+    writer = FeatureWriter(tmp_path, CONFIG)
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", full)
+        with pytest.raises(DataError, match="No space left on device"), writer:
+            writer.add(random_track("t1", 1))
+    with writer:
+        writer.add(random_track("t1", 1))
+        writer.add(random_track("t2", 2))
+    assert scan(writer.folder, CONFIG).index["id"].tolist() == [b"t1", b"t2"]
 
 
 def test_the_cache_survives_pickling(cache: FeatureCache) -> None:

@@ -1,5 +1,6 @@
 """Numerical libraries compute in one thread for the length of a block, and the process keeps its numbers of threads."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_info
 
 from m2e.common.threads import one_thread
 
@@ -20,8 +21,7 @@ def blas() -> list[int]:
 def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    with threadpool_limits(2, user_api="blas"):
-        yield
+    yield
     torch.set_num_threads(before)
 
 
@@ -44,6 +44,8 @@ def test_all_is_as_it_was(two_threads: None) -> None:
 
 def test_threads_come_and_go_as_they_like() -> None:
     started, may_end = threading.Event(), threading.Event()
+    before = blas()
+    assert max(before) > 1 or os.cpu_count() == 1
     seen: list[int] = []
 
     def longer() -> None:
@@ -69,7 +71,7 @@ def test_threads_come_and_go_as_they_like() -> None:
     outer.join(30)
     assert seen == [1, 2, 1, 2]
     assert torch.get_num_threads() == 2
-    assert set(blas()) == {2}
+    assert blas() == before
 
 
 def test_importing_the_packages_changes_nothing() -> None:

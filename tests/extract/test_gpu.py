@@ -208,6 +208,15 @@ def test_a_handed_over_track_is_what_was_put_and_leaves_nothing(tmp_path: Path) 
         Handover.put(track, tmp_path / "nowhere")
 
 
+def test_the_folder_is_where_tmpdir_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with handover_folder() as folder:
+        assert folder.parent == tmp_path
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"TMPDIR is .*nowhere, which is no folder"), handover_folder():
+        pass
+
+
 def test_the_folder_is_its_owners_alone_and_those_of_dead_processes_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +224,7 @@ def test_the_folder_is_its_owners_alone_and_those_of_dead_processes_go(
 
     monkeypatch.setattr("m2e.extract.handover._IN_MEMORY", tmp_path)
     monkeypatch.setattr("m2e.extract.handover._ROOM", 0)
+    monkeypatch.delenv("TMPDIR", raising=False)
     dead = tmp_path / f".tmp-{socket.gethostname()}-{2**22 + 1}-00"
     dead.mkdir()
     (dead / "wave").touch()
@@ -293,6 +303,7 @@ def test_leaving_in_the_middle_ends_the_decoders_and_their_files(
 ) -> None:
     monkeypatch.setattr("m2e.extract.handover._IN_MEMORY", tmp_path)
     monkeypatch.setattr("m2e.extract.handover._ROOM", 0)
+    monkeypatch.delenv("TMPDIR", raising=False)
     before = set(tmp_path.iterdir())
     found = extract_ahead(iter(tasks), models, [])
     next(found)

@@ -17,7 +17,8 @@ from m2e.cache.folders import read_config, write_config
 from m2e.extract import encoders
 from m2e.extract.cli import main
 from m2e.extract.encoders import HubEncoder, find_encoder, settle
-from m2e.extract.identity import HUBERT_BASE, identify, numeric_settings, weights_digest
+from m2e.extract.identity import identify, numeric_settings, weights_digest
+from m2e.extract.mert_weights import HUBERT_BASE
 from m2e.extract.tiny import tiny_encoder_folder
 from m2e.predict.setup import _find_encoder
 

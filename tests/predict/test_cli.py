@@ -17,8 +17,10 @@ import pytest
 from click.testing import CliRunner, Result
 from support.workspace import STUDENT
 
+from m2e.cache import DataError
 from m2e.predict.cli import main
 from m2e.predict.output import Csv, Page, Summary
+from m2e.predict.record import Record
 from m2e.predict.result import SongPrediction
 
 
@@ -179,6 +181,32 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_there(music: Path, model: Pat
     assert result.stderr.splitlines()[-1] == f"Error: cannot write {out}: File too large; what it holds is kept"
     assert out.read_bytes()[: 200 * len(before)] == before * 200
     assert "1 songs are in" in call(music / "more", "--out", out, model=model).stderr
+
+
+def test_a_record_goes_on_after_a_full_disk(spoken: list[str], tmp_path: Path) -> None:
+    """In the same process: half a line is taken back, and the next is one of its own."""
+    one, other = (SongPrediction.from_json(json.loads(line)) for line in spoken)
+    record = Record(tmp_path / "music.jsonl", one.model)
+    record.add(one)
+    whole, limits = record.path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 100, limits[1]))
+    try:
+        for _ in range(3):
+            with pytest.raises(DataError, match=r"cannot write .*music\.jsonl"):
+                record.add(other)
+            assert record.path.read_bytes() == whole
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    record.add(other)
+    record.finish()
+    assert [json.loads(line) for line in record.path.read_bytes().splitlines()] == [json.loads(line) for line in spoken]
+
+
+def test_a_tmpdir_that_is_not_there_is_one_line(music: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(music / "nowhere"))
+    result = call(music, model=model)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: TMPDIR is {music / 'nowhere'}")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -82,6 +82,16 @@ def test_what_goes_wrong_is_one_line(model: Path, tmp_path: Path) -> None:
         assert "has no README.md" in run(PUSH.format(folder=str(model)), endpoint, tmp_path / "home")
 
 
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://nowhere.invalid"])
+def test_without_a_network_both_ways_are_one_line(model: Path, tmp_path: Path, endpoint: str) -> None:
+    said = run(PUSH.format(folder=str(model)), endpoint, tmp_path / "home")
+    assert said.startswith(f"refused: {model} cannot be uploaded to somebody/emotions: ")
+    assert said.count("\n") == 1
+    said = run(FIND.format(revision=None), endpoint, tmp_path / "home")
+    assert said.startswith("refused: there is no folder somebody/emotions")
+    assert said.count("\n") == 1
+
+
 def test_a_folder_is_never_looked_for_on_the_hub(tmp_path: Path) -> None:
     assert find_model(tmp_path) == tmp_path
     with pytest.raises(DataError, match="which has no revision v1"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -18,6 +19,7 @@ from support.server import Server
 from support.workspace import STUDENT, call
 
 from m2e.predict.server import UPLOAD_TYPE
+from m2e.predict.uploads import MOST_OF_A_CLIENT, PATIENCE_SECONDS
 
 
 def test_a_song_is_predicted_as_the_command_predicts_it(server: Server, workspace: Path) -> None:
@@ -60,9 +62,89 @@ def test_an_upload_that_breaks_off_is_no_news(server: Server) -> None:
             head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {UPLOAD_TYPE}\r\nContent-Length: 100000"
             connection.sendall(head.encode() + b"\r\n\r\n" + bytes(500))
     deadline = time.monotonic() + 30
-    while server.predict(b"no song")[0] == 503:  # until the server has noticed
+    while server.predict(b"no song")[0] in (429, 503):  # until the server has noticed
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def stalled(server: Server, client: str, sent: int = 500) -> socket.socket:
+    """An upload that has begun, and of which nothing more comes."""
+    connection = socket.create_connection(("127.0.0.1", server.port), source_address=(client, 0))
+    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {UPLOAD_TYPE}\r\nContent-Length: 1000000"
+    connection.sendall(head.encode() + b"\r\n\r\n" + bytes(sent))
+    return connection
+
+
+def answer(connection: socket.socket, seconds: float) -> bytes:
+    """All that comes until the other end closes, which it does in time."""
+    connection.settimeout(seconds)
+    said = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65_536):
+            said += part
+    return said
+
+
+def until(server: Server, client: str, status: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while server.predict(b"no song", client)[0] != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_stalled_uploads_block_their_client_alone_and_not_for_long(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        ours = [stack.enter_context(stalled(server, "127.0.0.2")) for _ in range(MOST_OF_A_CLIENT)]
+        until(server, "127.0.0.2", 429, 5)
+        assert server.predict(bytes(2_900_000), "127.0.0.2")[0] == 429  # it hears that though it sends much
+        assert server.predict(b"no song", "127.0.0.3")[0] == 422
+        for connection in ours:
+            said = answer(connection, PATIENCE_SECONDS + 5)
+            assert said.startswith(b"HTTP/1.1 408 ")
+            assert b"too slowly" in said
+        until(server, "127.0.0.2", 422, 5)
+
+
+def test_an_upload_that_trickles_is_given_up(server: Server) -> None:
+    started = time.monotonic()
+    with stalled(server, "127.0.0.4") as connection:
+        connection.settimeout(0.5)
+        said = b""
+        while not said and time.monotonic() < started + PATIENCE_SECONDS + 10:
+            with contextlib.suppress(TimeoutError):
+                said = connection.recv(65_536)
+            if not said:
+                connection.sendall(b"x")
+    assert said.startswith(b"HTTP/1.1 408 ")
+
+
+def test_connections_without_requests_end_and_are_few(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), source_address=("127.0.0.5", 0)))
+            for _ in range(40)
+        ]
+        for connection in silent[:4]:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")  # and no more
+        assert server.request("GET", "/", client="127.0.0.6")[0] == 200
+        assert server.predict(b"no song", "127.0.0.6")[0] == 422
+        for connection in silent:
+            assert answer(connection, 2 * PATIENCE_SECONDS + 5) == b""
+
+
+def test_after_a_full_disk_the_page_goes_on(workspace: Path, tmp_path: Path) -> None:
+    """A limit on the length of files stands for the disk."""
+    server = Server(workspace / STUDENT, tmp_path, "--max-upload", "3", shell="ulimit -f 1000; ")
+    try:
+        for _ in range(8):
+            status, said = server.predict(bytes(2_500_000))
+            assert status == 507
+            assert "no room for the upload here" in said["error"]
+            assert [path for path in tmp_path.iterdir() if path.name.startswith("m2e-")] == []
+        assert server.predict((workspace / "music/short.ogg").read_bytes())[0] == 200
+    finally:
+        assert server.stop() == 0
 
 
 def test_a_small_file_that_grows_without_bound_stops_at_the_memory_limit(server: Server, workspace: Path) -> None:

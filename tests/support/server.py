@@ -20,11 +20,12 @@ CODE = "from m2e.predict.cli import main; main()"
 class Server:
     """m2e-predict --serve in a process of its own."""
 
-    def __init__(self, model: Path, temporary: Path, *options: str) -> None:
+    def __init__(self, model: Path, temporary: Path, *options: str, shell: str = "") -> None:
+        """`shell`: a command that goes before, such as a limit."""
         arguments = ["--serve", "--port", "0", "--device", "cpu", "--model", str(model), *options]
         self.temporary = temporary
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CODE, *arguments],
+            ["sh", "-c", f'{shell}exec "$@"', "sh", sys.executable, "-c", CODE, *arguments],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "TMPDIR": str(temporary)},
@@ -42,8 +43,11 @@ class Server:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+    def request(
+        self, method: str, path: str, body: Any = None, client: str = "127.0.0.1", **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """`client`: an address of this machine, from which the request comes."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120, source_address=(client, 0))
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             connection.request(method, path, body, names)
@@ -52,8 +56,8 @@ class Server:
         finally:
             connection.close()
 
-    def predict(self, content: bytes) -> tuple[int, dict[str, Any]]:
-        status, _, text = self.request("POST", "/predict", content, Content_Type=UPLOAD_TYPE)
+    def predict(self, content: bytes, client: str = "127.0.0.1") -> tuple[int, dict[str, Any]]:
+        status, _, text = self.request("POST", "/predict", content, client, Content_Type=UPLOAD_TYPE)
         return status, json.loads(text)
 
     def stop(self) -> int:
