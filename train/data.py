@@ -43,7 +43,7 @@ class EmotionData:
         targets: labels a task, tags [shape=(N, T)], valence and arousal [shape=(N, 2)]; its keys are the set's tasks.
         tag_rate: share of positives in the train split [shape=(T,)].
         splits: rows of each split.
-        notes: a line each on tracks that were left out and splits that are empty.
+        notes: a line each on tracks that were left out, on those with several records, and on splits that are empty.
         clip_group, audio_sha256: of each track, what tells that two sets hold the same clip; ids do not.
         without_features: how many labelled tracks of the splits in use have no features, and how many there are.
     """
@@ -263,6 +263,7 @@ def _load(
     if not tasks:
         raise DataError(f"{cache.folder} has neither tags nor valence and arousal: its labels.h5 holds no labels")
     kept, notes, without_features = _kept(cache, tasks, used)
+    notes += [f"{labels.dataset}: {line}" for line in cache.several]
     if not allow_missing:
         _check_share(cache, *without_features)
     table = cache.load([labels.track_ids[i] for i in kept])

@@ -90,6 +90,12 @@ def test_tracks_that_cannot_be_used_are_counted(folder: Path) -> None:
     assert data.without_features == (1, 9)
 
 
+def test_tracks_with_several_records_are_said(folder: Path) -> None:
+    make_cache(folder / "demo-deam", make_labels("demo-deam", "D", 10), seed=1)  # other audio under the same ids
+    (note,) = load(folder, "D")[0].notes
+    assert note.startswith("demo-deam: 10 tracks have records of different audio")
+
+
 def lacking(folder: Path, n: int, splits: tuple[str, ...] | None = None) -> None:
     """Labels of 20 tracks beside features of all but the first `n`."""
     labels = make_labels("mine", "", 20)
