@@ -124,8 +124,8 @@ def _conclude(manifest: Manifest, tally: Tally, counts: str, allow_missing: bool
             say(line, "no file")
     if tally.failed:
         raise DataError(
-            f"{tally.failed} audio files of {manifest.name} cannot be extracted as they are ({counts}): get these again. "
-            "m2e-extract passes over them; with --accept-cut it takes what there is of those that are cut or damaged"
+            f"{tally.failed} audio files of {manifest.name} cannot be extracted as they are ({counts}): get "
+            "these again. m2e-extract passes over them; with --accept-cut it takes what there is of cut or damaged ones"
         )
     if tally.missing and not allow_missing:
         raise DataError(
