@@ -43,6 +43,7 @@ _GAP = 0.01
 # Seconds that the bytes after the last frame would hold, up to which they are no loss: nobody knows all tags.
 _MOST_AT_THE_END = 1.0
 _MOST_WARNINGS = 50
+_CHUNKS_BEHIND = 1 << 16  # bytes
 _MOST_CHANGES = 1_000
 _MOST_READ_ERRORS = 16
 # Frames in such files have no time: FFmpeg counts them. But all bytes belong to frames, or to tags.
@@ -205,11 +206,19 @@ class _Part:
                             kept.append(line)
 
     def _open(self) -> Any:
+        options = {"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": _audio_codecs()}
+        file = self._file
+        there, promised = wave_bytes(file) or (0, None)
+        if promised is not None:
+            # What follows the sound is of no interest, and FFmpeg would walk through it, chunk by chunk.
+            file = file.part(0, min(len(file), len(file) - there + promised + _CHUNKS_BEHIND))
+            if promised >= 1 << 32 and file.at(0, 4) == b"RIFF":
+                options["ignore_length"] = "1"
         try:
             return av.open(
-                self._file,
+                file,
                 "r",
-                container_options={"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": _audio_codecs()},
+                container_options=options,
                 metadata_errors="replace",
                 io_open=_refuse,
             )
