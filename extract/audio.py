@@ -123,18 +123,22 @@ class Heard:
     lone_channel: int | None
 
 
-def survey(path: Path) -> Heard:
+def survey(path: Path, digest: bool = False) -> tuple[Heard, bytes]:
     """Decode a file to its end, and keep nothing of it but what there is to say.
+
+    Args:
+        path: the file.
+        digest: whether its SHA-256 is wanted, the second of what is returned; else that is empty.
 
     Raises:
         DataError: as `load_audio`, but for files that are cut or damaged.
     """
-    source = _Source(path, digest=False)
+    source = _Source(path, digest)
     hearing = _Hearing((), 0)
     with source.naming_it():
         for block in source.blocks(hearing.facts):
             hearing.take(block)
-        return hearing.found()
+        return hearing.found(), source.sha256
 
 
 class _naming:

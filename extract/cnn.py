@@ -8,6 +8,7 @@ benchmarks/training_songs.py draws and fluidsynth plays; docs/chords.md says how
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -132,15 +133,18 @@ class CNNRecogniser:
         chords = [(NO_CHORD, NO_CHORD) if i == N_CLASSES - 1 else divmod(i, len(QUALITIES)) for i in path.tolist()]
         return ChordSequence.from_frames(chords, HOP / SAMPLE_RATE, duration)
 
-    def scores(self, magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Log-probability of each class [shape=(frames, 169)] in a tuned spectrum from C1 [shape=(216, frames)]."""
+    def scores(self, magnitudes: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        """Log-probability of each class in a tuned spectrum from C1 [shape=(216, frames)], block by block.
+
+        Yields:
+            [shape=(at most 1,024 frames, 169)]
+        """
         whole = torch.from_numpy(magnitudes)
         loudest = whole.amax()
-        blocks = []
-        with torch.inference_mode(), float32_products("ieee"):
-            for start in range(0, whole.shape[1], BLOCK):
-                first = max(0, start - MARGIN)
+        for start in range(0, whole.shape[1], BLOCK):
+            first = max(0, start - MARGIN)
+            with torch.inference_mode(), float32_products("ieee"):
                 frames = network_input(whole[:, first : start + BLOCK + MARGIN], loudest)
                 logits = self.network(frames[None])[0]
-                blocks.append(logits[start - first :][:BLOCK].log_softmax(dim=-1))
-        return torch.cat(blocks).numpy()
+                scores = logits[start - first :][:BLOCK].log_softmax(dim=-1).numpy()
+            yield scores

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -42,10 +43,14 @@ _GAP = 0.01
 # Seconds that the bytes after the last frame would hold, up to which they are no loss: nobody knows all tags.
 _MOST_AT_THE_END = 1.0
 _MOST_WARNINGS = 50
+_CHUNKS_BEHIND = 1 << 16  # bytes
 _MOST_CHANGES = 1_000
 _MOST_READ_ERRORS = 16
 # Frames in such files have no time: FFmpeg counts them. But all bytes belong to frames, or to tags.
 _STREAMS_OF_FRAMES = frozenset(["aac", "ac3", "dts", "eac3", "loas", "mlp", "mp3", "truehd"])
+# Whose length is told to the sample, while the last frame is filled up; and how much may follow that is no sound.
+_EXACT = frozenset(["mov,mp4,m4a,3gp,3g2,mj2", "wav"])
+_MOST_PADDING = 0.1
 # FFmpeg counts the end of such files for their length.
 _WITHOUT_LENGTH = frozenset(["mpeg", "mpegts"])
 # Every frame has a checksum, and a frame that does not fit it is noise.
@@ -168,6 +173,7 @@ class _Part:
         self._untimed = self._container.format.name in _STREAMS_OF_FRAMES
         self._mixer: av.AudioResampler | None = None
         self._blocks = self._collect()
+        self._shortened: int | None = None  # samples of the last frame that count
         # What is counted on the way.
         self._seconds = self._gaps = 0.0
         self._next_time: float | None = None
@@ -200,11 +206,19 @@ class _Part:
                             kept.append(line)
 
     def _open(self) -> Any:
+        options = {"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": _audio_codecs()}
+        file = self._file
+        there, promised = wave_bytes(file) or (0, None)
+        if promised is not None:
+            # What follows the sound is of no interest, and FFmpeg would walk through it, chunk by chunk.
+            file = file.part(0, min(len(file), len(file) - there + promised + _CHUNKS_BEHIND))
+            if promised >= 1 << 32 and file.at(0, 4) == b"RIFF":
+                options["ignore_length"] = "1"
         try:
             return av.open(
-                self._file,
+                file,
                 "r",
-                container_options={"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": _audio_codecs()},
+                container_options=options,
                 metadata_errors="replace",
                 io_open=_refuse,
             )
@@ -253,7 +267,8 @@ class _Part:
         """Frames put together; in local variables, since there are thousands of frames."""
         kind, filled = (0, 0), 0
         gather = _Gatherer(1)
-        for frame in self._decode():
+        frames = self._without_padding() if self._container.format.name in _EXACT else self._decode()
+        for frame in frames:
             if kind != (frame.layout.nb_channels, frame.sample_rate):
                 if filled:
                     yield self._block(gather, filled, kind[1])
@@ -261,7 +276,7 @@ class _Part:
                 if not RATES[0] <= kind[1] <= RATES[1]:
                     raise DataError(f"has a sample rate of {kind[1]:,} Hz: {RATES[0]:,} to {RATES[1]:,} Hz are read")
                 gather = _Gatherer(kind[0])
-            samples = frame.samples
+            samples = frame.samples if self._shortened is None else self._shortened
             if filled + samples < BLOCK:
                 gather(frame, 0, samples, filled)
                 filled += samples
@@ -276,6 +291,32 @@ class _Part:
                     filled = 0
         if filled:
             yield self._block(gather, filled, kind[1])
+
+    def _without_padding(self) -> Iterator[AudioFrame]:
+        """All frames up to where the container says that the stream ends, which may be in the middle of one.
+
+        Where many follow, it is wrong, and they count.
+        """
+        stream = self._stream
+        end = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else math.inf
+        seconds = 0.0
+        beyond: list[AudioFrame] = []
+        frames = self._decode()
+        for frame in frames:
+            before, seconds = seconds, seconds + frame.samples / max(frame.sample_rate, 1)
+            if seconds <= end:
+                yield frame
+                continue
+            if not beyond:
+                self._shortened = round((end - before) * frame.sample_rate)
+            beyond.append(frame)
+            if seconds > end + _MOST_PADDING:
+                self._shortened = None
+                yield from beyond
+                yield from frames
+                return
+        if beyond and self._shortened:
+            yield beyond[0]
 
     def _block(self, gather: _Gatherer, n: int, rate: int) -> Block:
         self._seconds += n / rate
@@ -387,12 +428,15 @@ class _Part:
         form, container, stream = self._container.format.name, self._container, self._stream
         if (extent := wave_bytes(self._file)) is not None:
             there, promised = extent
-            return None if promised is None else self._seconds * max(1.0, promised / max(there, 1))
+            if promised is None:
+                return None
+            if promised > there:
+                return self._seconds * promised / max(there, 1)
         alone = len(container.streams) == 1
         if form == "asf":
             return asf_seconds(self._file) if alone else None
-        if form == "avi":
-            return self._seconds * max(1.0, stream.frames / max(self._packets, 1))
+        if form == "avi" and stream.frames and stream.time_base:  # its duration is made of the chunks that are there
+            return float(stream.frames * stream.time_base)
         if form in ("aiff", "caf") and stream.frames:
             rate = stream.codec_context.sample_rate
             return stream.frames / rate if rate else None

@@ -30,7 +30,7 @@ _BLOCK = 1 << 20
 def wave_bytes(file: Window) -> tuple[int, int | None] | None:
     """Of RIFF WAVE, RF64 and Wave64: the bytes of sound that are there, and that the header promises, if it does.
 
-    A recorder that crashed leaves 0, a pipe the largest number or one just below.
+    A recorder that crashed leaves 0, a pipe the largest number or one just below; and in 32 bits 5 GB are 1 GB.
     """
     head = file.at(0, 16)
     wide = head == _W64_RIFF
@@ -49,9 +49,12 @@ def wave_bytes(file: Window) -> tuple[int, int | None] | None:
         if name == (_W64_DATA if wide else b"data"):
             there = len(file) - start - header
             size = promised_64 or size
-            limit = 1 << 62 if wide or promised_64 else 0xFFFF_0000
-            pipe = not wide and not promised_64 and 0x7FFF_0000 <= size <= 0x8000_0000
-            return there, None if size <= 0 or size >= limit or pipe else size
+            if wide or promised_64:
+                return there, size if 0 < size < 1 << 62 else None
+            unknown = size == 0 or 0x7FFF_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000
+            if (unknown and size >= there) or not size:
+                return there, None
+            return there, size + (max(0, there - size) >> 32 << 32)
         if name == b"ds64":
             promised_64 = int.from_bytes(chunk[header + 8 : header + 16], order)
         if size < 0:

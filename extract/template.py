@@ -7,6 +7,8 @@ G. Peeters, "Large-Scale Study of Chord Estimation Algorithms Based on Chroma Re
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,21 +50,19 @@ class TemplateRecogniser:
         spectrum, silent = tuned_spectrum(sound, LOWEST_HZ, N_OCTAVES)
         if silent.all():
             return ChordSequence.from_labels([[0, duration]], ["N"])
-        path = likeliest_path(_scores(_chroma(spectrum)), STAY_PROBABILITY)
+        path = likeliest_path(map(_scores, _chroma(spectrum)), STAY_PROBABILITY)
         chords = [(NO_CHORD, NO_CHORD) if quiet else CHORDS[i] for i, quiet in zip(path, silent, strict=True)]
         return ChordSequence.from_frames(chords, HOP / SAMPLE_RATE, duration)
 
 
-def _chroma(spectrum: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log-compressed chroma [shape=(frames, 12)] of a tuned spectrum."""
+def _chroma(spectrum: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
+    """Log-compressed chroma of a tuned spectrum, block by block [shape=(frames, 12) each]."""
     loudest = max(spectrum.max(), np.finfo(np.float32).tiny)
-    blocks = []
     for start in range(0, spectrum.shape[1], _BLOCK):
         compressed = np.log1p(LOG_COMPRESSION * spectrum[:, start : start + _BLOCK] / loudest)
         # A semitone is its centre's bin and one to either side.
         semitones = np.roll(compressed, BINS_PER_SEMITONE // 2, axis=0).reshape(N_OCTAVES, 12, BINS_PER_SEMITONE, -1)
-        blocks.append(semitones.sum(axis=(0, 2)).T.astype(np.float64))
-    return np.concatenate(blocks)
+        yield semitones.sum(axis=(0, 2)).T.astype(np.float64)
 
 
 def _scores(chroma: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,6 +31,7 @@ from m2e.cache.errors import DataError
 from m2e.cache.system import check_processes
 from m2e.cache.temporary import folder_for_temporaries
 from m2e.extract import limits
+from m2e.extract.cores import cpu_count
 from m2e.extract.engine import BATCH_SECONDS, Function, Item, Outcome, Returned
 
 # A worker's note: its process id, and how many items of its batch it has begun.
@@ -99,6 +100,7 @@ class LocalWorkers:
 
     def _pool(self, slot: int) -> Executor:
         if slot not in self._pools:
+            cpu_count()  # the first import of joblib, without its complaint
             from joblib.externals.loky import ProcessPoolExecutor
 
             # Without psutil and pgrep loky says at length that it cannot look for a worker's children: it has none.

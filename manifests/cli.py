@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2e.cache.console import Group, counting, say, tell
+from m2e.cache.console import PluginGroup, say, tell
 from m2e.cache.errors import DataError
 from m2e.manifests import is_table
 from m2e.manifests.dataset import DEFAULT_CHOICES, Choices
@@ -37,6 +37,7 @@ Examples:
   m2e-manifest build deam --align emomusic --out deam.csv
   m2e-manifest build my.csv --scale -1 1 --out my-on-1-9.csv
   m2e-manifest leaks --data D=data/deam --data E=data/emomusic
+  m2e-manifest verify-audio deam                  decodes all audio: what is cut, damaged, silent, ...
 
 \b
 Data sets: mtg-jamendo (J), deam (D), emomusic (E), pmemo (P), demo-jamendo, demo-deam,
@@ -47,7 +48,9 @@ and/or valence, arousal.
 name_argument = click.argument("name", metavar="NAME|FILE.csv")
 
 
-@click.group(cls=Group, epilog=EPILOG, context_settings={"max_content_width": 110})
+@click.group(
+    cls=PluginGroup, entry_points="m2e.manifest.commands", epilog=EPILOG, context_settings={"max_content_width": 110}
+)
 def main() -> None:
     """Get the data sets, check them, and see what is known of their labels and splits, before any audio is read."""
 
@@ -262,61 +265,6 @@ def fetch(name: str, root: Path | None, base_url: str | None) -> None:
         f"{len(files)} files are in {folder}, as published ({dataset.licence}). "
         f"Next, to learn how to get the audio: {_command('m2e-manifest check', name, root)}"
     )
-
-
-@main.command("verify-audio", epilog="Example: m2e-manifest verify-audio mtg-jamendo --root data/mtg-jamendo")
-@click.argument("name")
-@root_option
-@click.option("--jamendo-split", type=click.IntRange(0, 4), default=0, show_default=True, help="Whose tracks.")
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Where good files are noted.  [default: in the folder]",
-)
-@click.option("--allow-missing", is_flag=True, help="Missing files are no failure: only some were to be downloaded.")
-@json_option
-def verify_audio(
-    name: str, root: Path | None, jamendo_split: int, state: Path | None, allow_missing: bool, as_json: bool
-) -> None:
-    """Compare audio files with the SHA-256 that the data set publishes; list those that differ.
-
-    Interrupted? Run the same command again: files found good are not read again. Where a track is there in full and
-    in low quality, the full one is compared. Exit code 1: files differ, cannot be read, or are missing.
-    """
-    from m2e.manifests import default_root, find, load
-    from m2e.manifests.verify import STATE_FILE, published_digests
-    from m2e.manifests.verify import verify_audio as verify_files
-
-    folder = root or default_root(name)
-    digests = published_digests(find(name), folder)
-    manifest = load(name, root, choices=Choices(jamendo_split=jamendo_split))
-    tally: Counter[str] = Counter()
-    wrong: dict[str, list[str]] = {"bad": [], "unreadable": []}
-    try:
-        with counting("verifying", len(manifest.tracks), "files") as advance:
-            for verdict in verify_files(manifest, digests, state or folder / STATE_FILE):
-                tally[verdict.state] += 1
-                if verdict.state in wrong:
-                    wrong[verdict.state].append(str(verdict.path))
-                    if not as_json:
-                        tell(verdict.state, verdict.path)
-                advance(1)
-    except KeyboardInterrupt:
-        say(f"interrupted: {tally['good']} good files are noted. Run the same command to go on.")
-        raise SystemExit(130) from None
-    states = ("good", "bad", "unreadable", "missing", "unlisted")
-    if as_json:
-        click.echo(json.dumps({"dataset": name, **{state: tally[state] for state in states}, "paths": wrong}))
-    counts = ", ".join(f"{tally[state]} {state}" for state in states)
-    if differing := tally["bad"] + tally["unreadable"]:
-        raise DataError(f"{differing} audio files of {name} are not as published ({counts}): get these again")
-    if tally["missing"] and not allow_missing:
-        raise DataError(
-            f"{tally['missing']} audio files of {name} are missing ({counts}); --allow-missing accepts that"
-        )
-    if not tally["good"]:
-        raise DataError(f"nothing of {name} could be verified ({counts}): is the list of this quality there?")
-    say(f"{name}: {counts}.")
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ DATASET = DataSet(
         "the audio of the mood/theme subset (152 GB): cd {root} && mkdir audio && python scripts/download/download.py "
         "--dataset autotagging_moodtheme --type audio audio --unpack --remove (it needs gdown, requests and tqdm; "
         "--type audio-low brings smaller files)",
-        "compare the audio with the published digests: m2e-manifest verify-audio mtg-jamendo --root {root}",
+        "decode all audio, and compare it with the digests: m2e-manifest verify-audio mtg-jamendo --root {root}",
     ),
     issues=(
         "rows have a ragged number of tab-separated tags: it is no rectangular CSV",

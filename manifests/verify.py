@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,28 +65,48 @@ def verify_audio(manifest: Manifest, digests: dict[str, str], state: Path) -> It
     Raises:
         DataError: `state` cannot be read or written.
     """
+    with noted(state) as (done, note):
+        for track in manifest.tracks:
+            entry, verdict = _verify(track, digests, done)
+            if entry:
+                note(entry)
+            yield verdict
+
+
+@contextmanager
+def noted(state: Path) -> Iterator[tuple[frozenset[str], Callable[[str], None]]]:
+    """The entries in a list of good files, and what adds one to it, at once.
+
+    Raises:
+        DataError: `state` cannot be read or written.
+    """
     text = _read_state(state)
-    done = frozenset(text.split("\n"))
     try:
         with state.open("a", encoding="utf-8") as log:
             if not text.endswith("\n"):  # new, or cut short by a kill
                 log.write("\n" if text else f"{_HEADER}\n")
-            for track in manifest.tracks:
-                entry, verdict = _verify(track, digests, done)
-                if entry:
-                    log.write(f"{entry}\n")
-                    log.flush()
-                yield verdict
+
+            def note(entry: str) -> None:
+                log.write(f"{entry}\n")
+                log.flush()
+
+            yield frozenset(text.split("\n")), note
     except OSError as error:
         raise DataError(
             f"{state}: cannot be written: {error.strerror}; the list of verified files can go elsewhere: --state FILE"
         ) from error
 
 
+def digest_of(track: Track, digests: dict[str, str]) -> str | None:
+    """The published SHA-256 of a track's audio, in hex; None where there is none."""
+    path = track.audio_path
+    return digests.get(f"{path.parent.name}/{path.name}")
+
+
 def _verify(track: Track, digests: dict[str, str], done: frozenset[str]) -> tuple[str, Verdict]:
     """A new entry for the state, or "", and the verdict."""
     path = track.audio_path
-    digest = digests.get(f"{path.parent.name}/{path.name}")
+    digest = digest_of(track, digests)
     try:
         with open_regular(path) as file:
             if digest is None:

@@ -76,7 +76,8 @@ def test_the_likeliest_path_is_librosas(librosa: ModuleType, stay: float) -> Non
     likelihood /= likelihood.sum(axis=1, keepdims=True)
     transition = librosa.sequence.transition_loop(30, stay)
     expected = librosa.sequence.viterbi_discriminative(likelihood.T, transition)
-    np.testing.assert_array_equal(likeliest_path(scores, stay), expected)
+    np.testing.assert_array_equal(likeliest_path([scores], stay), expected)
+    np.testing.assert_array_equal(likeliest_path([scores[:1], scores[1:77], scores[77:]], stay), expected)
 
 
 def test_unknown_name_is_refused() -> None:

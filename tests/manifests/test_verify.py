@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def run(root: Path, *options: str) -> Result:
-    return CliRunner().invoke(main, ["verify-audio", "mtg-jamendo", "--root", str(root), *options])
+    return CliRunner().invoke(main, ["verify-audio", "mtg-jamendo", "--root", str(root), "--digests", *options])
 
 
 def tally(result: Result) -> dict[str, int]:
@@ -169,7 +169,7 @@ def test_lists_that_are_missing_or_damaged(root: Path) -> None:
 
 
 def test_sets_that_publish_no_digests(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["verify-audio", "deam", "--root", str(tmp_path)])
+    result = CliRunner().invoke(main, ["verify-audio", "deam", "--digests", "--root", str(tmp_path)])
     assert result.exit_code == 1
     assert "no digests of its audio are published" in result.stderr
 
