@@ -22,7 +22,7 @@ from m2e.cache.layout import Records, join
 from m2e.cache.links import why_it_stays
 from m2e.cache.lock import pack_lock
 from m2e.cache.pack import replace
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.schema import ExtractionConfig, Labels
 from m2e.cache.verify import Damage, sound_records, verify
 
 
@@ -80,12 +80,12 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
                         replace(features, config, join(records), "shard")
                 found.append(_moved(folder, its))
             present[features] = {id_.decode() for id_ in scan(features, config, {}).index["id"].tolist()}
-        own = False
+        table: dict[str, str] = {"--dataset": folder.name}
         wanted: tuple[str, ...] = ()
         if (folder / LABELS_FILE).exists():
             try:
                 labels = read_labels(folder)
-                wanted, own = labels.track_ids, not labels.letter
+                wanted, table = labels.track_ids, _table(folder.name, labels)
             except DataError as error:
                 found.append(_moved(folder, Damage.of(folder / LABELS_FILE, error)))
         left = tuple(its for its in found if its.path.parent.name != SET_ASIDE)
@@ -96,7 +96,7 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
             settled = there | read_failures(features).keys()
             redo[features] = [track_id for track_id in wanted if track_id not in settled]
         commands = [
-            _command(folder, read_config(features), own) for features, tracks in redo.items() if tracks or not wanted
+            _command(folder, read_config(features), table) for features, tracks in redo.items() if tracks or not wanted
         ]
         ids = tuple(dict.fromkeys(track_id for tracks in redo.values() for track_id in tracks))
         lost = tuple(str(features) for features in without_settings(folder))
@@ -133,10 +133,18 @@ def _set_aside(damage: Damage) -> Damage:
     return replaced(damage, path=target)
 
 
-def _command(folder: Path, config: ExtractionConfig, own: bool) -> str:
-    """The command that extracts with these settings; `own` is a data set that is a table of the user's."""
+def _table(name: str, labels: Labels) -> dict[str, str]:
+    """The options that name a data set. A cache says where a table of the user's lies, not what it is called."""
+    if labels.letter:
+        return {"--dataset": name}
+    usual = Path(labels.source.root if labels.source else "", f"{name}.csv")
+    return {"--dataset": str(usual)} if usual.is_file() else {"--dataset": "YOUR.csv", "--name": name}
+
+
+def _command(folder: Path, config: ExtractionConfig, table: dict[str, str]) -> str:
+    """The command that extracts with these settings."""
     options = {
-        "--dataset": f"{folder.name}.csv" if own else folder.name,
+        **table,
         "--cache": str(folder.parent),
         "--encoder": config.encoder,
         "--chords": config.chords,

@@ -101,14 +101,14 @@ class Session:
         self._restore_settings()
         remove_stale_temporaries(self.features)
         plan = self._plan()
-        part = self.selection.part
-        announce(self.manifest, part, plan)
         if plan.is_suspicious and not self.selection.accept_changes:
             raise DataError(
                 f"{self.manifest.name}: the audio of {len(plan.changed)} of {plan.compared} tracks is another than "
                 f"when it was extracted (first: {plan.changed[0]}). Is this the right audio (--root)? If it is, "
                 "--accept-changes extracts them again. Nothing was changed"
             )
+        part = self.selection.part
+        announce(self.manifest, part, plan)
         save_labels(self.manifest, self.folder, replace=self.replace, wait=_LOCK_SECONDS)
         if self.events:
             counts = {"done": len(plan.done), "missing": len(plan.missing), "failed": len(plan.failed)}

@@ -19,6 +19,7 @@ from m2e.cache.files import content_digest
 from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, feature_files, features_folder
 from m2e.cache.pack import pack
 from m2e.cache.repair import repair
+from m2e.cache.schema import Source
 from m2e.cache.verify import verify
 
 
@@ -75,6 +76,19 @@ def test_repair_saves_the_good_records_and_lists_the_rest(folder: Path) -> None:
         after.embeddings[after.first[-2] :], before.embeddings[before.first[row] : before.first[row + 1]]
     )
     assert repair(folder).damage == ()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_command_names_a_table_of_ones_own_where_it_is_known(tmp_path: Path, there: bool) -> None:
+    table = tmp_path / "songs.csv"
+    if there:
+        table.touch()
+    labels = replace(make_labels("songs", "", 10), source=Source(str(tmp_path), "ab"))
+    folder = make_cache(tmp_path / "features" / "songs", labels)
+    flip(feature_files(features_folder(folder, CONFIG))[0], "embeddings", 0)
+    (command,) = repair(folder).commands
+    named = f"--dataset {table}" if there else "--dataset YOUR.csv --name songs"
+    assert command.startswith(f"m2e-extract {named} --cache ")
 
 
 def test_repair_takes_no_good_record_out(folder: Path) -> None:

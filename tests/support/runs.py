@@ -119,7 +119,7 @@ def children(process: int) -> list[int]:
         for child in map(int, task.read_text().split()):
             try:
                 command = Path(f"/proc/{child}/cmdline").read_bytes()
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
             if b"popen_loky" in command:
                 found.append(child)

@@ -64,8 +64,8 @@ def main(folder: Path, how: str, failures: int) -> dict[str, int]:
             bad += len(verify(features, deep=True))
             if rounds % 20 == 0:  # the disk is small
                 packing.pack(features)
-                packing.forget(features, [track_id(number) for number in range(written)])
-                writer.seal()
+                for path in features.glob("*.h5"):
+                    path.unlink()
                 written = 0
     return {"failed": failed, "rounds": rounds, "lost": lost, "bad": bad}
 
