@@ -88,8 +88,8 @@ def load_audio(
         hearing.finish()
         heard = hearing.found()
         if heard.faults and not accept_cut:
-            said = next((f"; {line}" for line in heard.warnings if any(n.kind == "damaged" for n in heard.faults)), "")
             faults = "; ".join(map(str, heard.faults))
+            said = f"; {heard.warnings[0]}" if heard.warnings and heard.faults[-1].kind == "damaged" else ""
             raise DataError(f"is {faults}{said} (--accept-cut takes what there is)")
     sounds: list[Sound] = [*hearing.waves]
     if not sounds:  # the file is long, or something else is to be heard than the mean of its channels

@@ -22,6 +22,7 @@ import av.logging
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.codec.context import Flags2
 from av.packet import Packet
 from av.stream import Discard, Disposition
 from numpy.typing import NDArray
@@ -58,7 +59,9 @@ _CHECKED = frozenset(["ape", "flac", "mlp", "tak", "truehd", "tta", "wavpack"])
 _ESTIMATED = "Estimating duration from bitrate"
 # Pictures and films, which are not decoded.
 _OF_OTHER_STREAMS = re.compile(r"not on whitelist|avformat_find_stream_info|Could not find codec parameters")
+_UNSURE = "misdetection possible"
 _ENDED_EARLY = "File ended prematurely"
+_SKIP_MANUAL = Flags2.skip_manual.value
 _LESSER = (
     Disposition.comment | Disposition.hearing_impaired | Disposition.visual_impaired | Disposition.descriptions
 ).value
@@ -166,9 +169,13 @@ class _Part:
     def __init__(self, file: Window, warnings: list[str]) -> None:
         self._file, self._warnings = file, warnings
         self._own_warnings: list[str] = []
-        with self._collecting():
-            self._container = self._open()
-            self._stream, self.streams = self._choose()
+        try:
+            with self._collecting():
+                self._container = self._open()
+                self._stream, self.streams = self._choose()
+        except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
+            _pass_on_memory(error)
+            raise self._not_opened() from error
         self._seconds_a_tick = float(self._stream.time_base or 0)
         self._untimed = self._container.format.name in _STREAMS_OF_FRAMES
         self._mixer: av.AudioResampler | None = None
@@ -201,8 +208,10 @@ class _Part:
             finally:
                 for _, name, text in lines:
                     line = f"{name}: {text.strip()}" if name else text.strip()
-                    for kept in (self._own_warnings, self._warnings):
-                        if len(kept) < _MOST_WARNINGS and line not in kept and not _OF_OTHER_STREAMS.search(line):
+                    if _OF_OTHER_STREAMS.search(line):
+                        continue
+                    for kept in (self._own_warnings, *([] if _ESTIMATED in line else [self._warnings])):
+                        if len(kept) < _MOST_WARNINGS and line not in kept:
                             kept.append(line)
 
     def _open(self) -> Any:
@@ -214,25 +223,15 @@ class _Part:
             file = file.part(0, min(len(file), len(file) - there + promised + _CHUNKS_BEHIND))
             if promised >= 1 << 32 and file.at(0, 4) == b"RIFF":
                 options["ignore_length"] = "1"
-        try:
-            return av.open(
-                file,
-                "r",
-                container_options=options,
-                metadata_errors="replace",
-                io_open=_refuse,
-            )
-        except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
-            _pass_on_memory(error)
-            raise self._not_opened(error) from error
+        return av.open(file, "r", container_options=options, metadata_errors="replace", io_open=_refuse)
 
-    def _not_opened(self, error: Exception) -> NotAudio:
+    def _not_opened(self) -> NotAudio:
         head = self._file.at(0, HEAD_BYTES)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip") and not boxes_end(self._file):
             return NotAudio("is cut: its index, which stands at the end, is missing")
         if likeness := looks_like(head):
             return NotAudio(f"is no audio file (it looks like {likeness})")
-        if not self._own_warnings:
+        if not self._own_warnings or any(_UNSURE in line for line in self._own_warnings):
             return NotAudio("is no audio file (its content has no form that is known)")
         return NotAudio(f"cannot be decoded (FFmpeg: {self._own_warnings[-1]})")
 
@@ -256,6 +255,8 @@ class _Part:
         codec.thread_count = 1  # processes use the cores; and what a codec says is said in this thread
         if codec.name in _CHECKED:
             codec.options = {"err_detect": "crccheck+explode"}
+        if codec.name == "alac" and self._container.format.name == "caf":
+            codec.flags2 |= _SKIP_MANUAL  # or the end of its last frame, which knows its own length, is taken off twice
         return chosen, (len(found), found.index(chosen) + 1)
 
     def read(self) -> Block | None:
@@ -432,7 +433,13 @@ class _Part:
                 return None
             if promised > there:
                 return self._seconds * promised / max(there, 1)
-        alone = len(container.streams) == 1
+        others = [
+            other
+            for other in container.streams
+            if other is not stream and other.type in ("audio", "video") and not _is_picture(other)
+        ]
+        # In FLV a second one is what damage makes of the first.
+        alone = not others or (form == "flv" and all(other.type == "audio" for other in others))
         if form == "asf":
             return asf_seconds(self._file) if alone else None
         if form == "avi" and stream.frames and stream.time_base:  # its duration is made of the chunks that are there
@@ -475,7 +482,12 @@ class _Gatherer:
             samples = samples[offset : offset + n]
             if centre:
                 samples = samples - np.float32(centre)
-            np.multiply(samples, 1 / scale, out=row[place : place + n], casting="same_kind")
+            with np.errstate(over="ignore", invalid="ignore"):  # what float files hold is looked at later
+                np.multiply(samples, 1 / scale, out=row[place : place + n], casting="same_kind")
+
+
+def _is_picture(stream: Any) -> bool:
+    return bool(int(stream.disposition) & Disposition.attached_pic.value)
 
 
 def _clock(text: str) -> float | None:
