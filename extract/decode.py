@@ -132,9 +132,9 @@ def decode(descriptor: int, size: int, facts: Facts) -> Iterator[Block]:
         DataError: it cannot be decoded at all, or has a rate out of bounds.
     """
     file = Window(descriptor, 0, size)
-    links: Iterator[Window] = iter([file])
+    links = [file]
     if file.at(0, 4) == b"OggS":
-        links = ogg_links(file)
+        links = [*ogg_links(file)]
         facts.ended = ogg_is_ended(file)
     kind: tuple[int, int] | None = None
     broken = heard = 0
@@ -144,7 +144,8 @@ def decode(descriptor: int, size: int, facts: Facts) -> Iterator[Block]:
         except NotAudio:
             if not heard:
                 raise
-            broken += len(link)
+            if facts.ended or link is not links[-1]:  # else what is cut is cut
+                broken += len(link)
             continue
         with contextlib.closing(part):
             facts.expected = facts.expected or part.expected
@@ -383,8 +384,14 @@ class _Part:
     def _mixed(self, frame: AudioFrame) -> AudioFrame:
         """The mean of all channels."""
         if self._mixer is None:
-            self._mixer = av.AudioResampler(format="flt", layout="mono")
-        return self._mixer.resample(frame)[0]
+            self._mixer = av.AudioResampler(format="flt")
+        packed = self._mixer.resample(frame)[0]
+        channels = frame.layout.nb_channels
+        samples = np.frombuffer(memoryview(packed.planes[0]), np.float32, frame.samples * channels)
+        mean = samples.reshape(-1, channels) @ np.full(channels, 1 / channels, np.float32)
+        mixed = AudioFrame.from_ndarray(mean[None], format="fltp", layout="mono")
+        mixed.rate = frame.rate
+        return mixed
 
     def _lose(self, position: int, size: int) -> None:
         """Count bytes that gave no sound, but for tags, which stand between frames where files were joined."""
@@ -447,6 +454,8 @@ class _Part:
         if form in ("aiff", "caf") and stream.frames:
             rate = stream.codec_context.sample_rate
             return stream.frames / rate if rate else None
+        if form == "voc" and container.duration:  # counted from its size, in which headers of blocks are a hundredth
+            return 0.99 * container.duration / av.time_base
         if form in _WITHOUT_LENGTH or any(_ESTIMATED in line for line in self._own_warnings):
             return None
         if stream.duration and stream.time_base:
