@@ -173,12 +173,9 @@ def notes(path: Path) -> list[str]:
 def test_silence_clipping_and_an_offset_are_notes(tmp_path: Path) -> None:
     sound = tone(44_100, 3)
     assert notes(write(tmp_path / "a.wav", sound[None])) == []
-    assert notes(write(tmp_path / "b.wav", 1e-4 * sound[None])) == [
-        "silent: nothing in it is above -80 dB of full scale"
-    ]
-    assert notes(write(tmp_path / "c.wav", np.zeros((2, 44_100)))) == [
-        "silent: nothing in it is above -80 dB of full scale"
-    ]
+    silent = ["silent: nothing in it is above -80 dB of full scale"]
+    assert notes(write(tmp_path / "b.wav", 1e-4 * sound[None])) == silent
+    assert notes(write(tmp_path / "c.wav", np.zeros((2, 44_100)))) == silent
     clipped = np.clip(20 * sound, -1, 1)
     assert notes(write(tmp_path / "d.wav", clipped[None])) == ["clipped: 94% of its samples are at full scale"]
     # Softer afterwards, or beyond full scale by lossy coding: clipped all the same.
@@ -198,9 +195,9 @@ def test_channels_that_cancel_each_other_fall_back_on_one(tmp_path: Path, form: 
     soundfile.write(tmp_path / f"a.{form}", np.stack([left, -left], axis=1), 44_100)
     soundfile.write(tmp_path / f"b.{form}", np.stack([left, left], axis=1), 44_100)
     cancelled, plain = load_audio(tmp_path / f"a.{form}"), load_audio(tmp_path / f"b.{form}")
-    assert [str(note) for note in cancelled.notes] == [
-        "cancels: mixed down, its channels cancel each other: channel 1 is heard alone"
-    ]
+    (note,) = cancelled.notes
+    assert str(note).startswith("cancels: mixed down, its channels cancel each other: channel ")
+    assert note.numbers in ((1,), (2,))  # the louder one, which lossy coding decides
     assert plain.notes == ()
     middle = slice(10_000, 40_000)
     for name in ("encoder_wave", "chord_wave"):
