@@ -26,7 +26,7 @@ _TEXTS: dict[tuple[str, int], str] = {
     ("damaged", 2): "{:.1f} s of {:.1f} s could not be decoded",
     ("silent", 0): "nothing in it is above -80 dB of full scale",
     ("cancels", 1): "mixed down, its channels cancel each other: channel {:.0f} is heard alone",
-    ("clipped", 1): "{:.0%} of its samples are at full scale",
+    ("clipped", 1): "{:.0%} of its samples are at its loudest level",
     ("offset", 1): "its samples are {:+.2f} of full scale on average, not 0",
     ("streams", 2): "it has {:.0f} audio streams: number {:.0f} is heard",
     ("rate", 1): "its sample rate is {:.0f} Hz",

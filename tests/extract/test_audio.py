@@ -177,7 +177,7 @@ def test_silence_clipping_and_an_offset_are_notes(tmp_path: Path) -> None:
     assert notes(write(tmp_path / "b.wav", 1e-4 * sound[None])) == silent
     assert notes(write(tmp_path / "c.wav", np.zeros((2, 44_100)))) == silent
     clipped = np.clip(20 * sound, -1, 1)
-    assert notes(write(tmp_path / "d.wav", clipped[None])) == ["clipped: 94% of its samples are at full scale"]
+    assert notes(write(tmp_path / "d.wav", clipped[None])) == ["clipped: 94% of its samples are at its loudest level"]
     # Softer afterwards, or beyond full scale by lossy coding: clipped all the same.
     assert notes(write(tmp_path / "e.wav", 0.5 * clipped[None]))[0].startswith("clipped: ")
     soundfile.write(tmp_path / "f.ogg", clipped, 44_100)
