@@ -38,10 +38,10 @@ def find_songs(arguments: Iterable[str], lines: Iterable[str]) -> list[Path]:
 
 
 def _expand(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - no error where it cannot be looked at: reading it tells why
         yield path
         return
-    found = sorted(song for song in _search(path) if song.suffix.lower() in SUFFIXES and song.is_file())
+    found = sorted(song for song in _search(path) if song.suffix.lower() in SUFFIXES and os.path.isfile(song))  # noqa: PTH113
     if not found:
         raise DataError(f"{path} holds no audio files: none whose suffix is .mp3, .flac, .wav, .ogg, .m4a or the like")
     yield from found
@@ -61,6 +61,6 @@ def _search(root: Path) -> Iterator[Path]:
                     continue
                 searched.add((status.st_dev, status.st_ino))
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
-                links += [path for name in folders if (path := Path(folder, name)).is_symlink()]
+                links += [path for name in folders if os.path.islink(path := Path(folder, name))]  # noqa: PTH114
                 yield from (Path(folder, name) for name in files if not name.startswith("."))
         todo = links

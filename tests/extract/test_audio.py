@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import soundfile
+from support.memory import PEAK
 
 from m2e.cache import DataError
 from m2e.extract.audio import Resampler, load_audio, split_segments, survey
@@ -120,12 +121,11 @@ def test_resampling_keeps_a_tone(method) -> None:  # type: ignore[no-untyped-def
 @pytest.mark.parametrize("rate", [4001, 11_127, 22_255, 44_101, 383_999])
 def test_any_rate_takes_little_memory_and_time(tmp_path: Path, rate: int) -> None:
     soundfile.write(tmp_path / "odd.wav", tone(rate, 20), rate)
-    code = (
-        "import resource, sys, pathlib; from m2e.extract.audio import load_audio\n"
-        "usage = lambda: resource.getrusage(resource.RUSAGE_SELF)\n"
+    code = PEAK + (
+        "import sys, time, pathlib; from m2e.extract.audio import load_audio\n"
         "load_audio(pathlib.Path(sys.argv[1]), 24_000)\n"  # once: imports, and libraries' own buffers
-        "before = usage(); audio = load_audio(pathlib.Path(sys.argv[1]))\n"
-        "print(len(audio.encoder_wave), usage().ru_maxrss // 1024, usage().ru_utime - before.ru_utime)"
+        "before = time.process_time(); audio = load_audio(pathlib.Path(sys.argv[1]))\n"
+        "print(len(audio.encoder_wave), peak_megabytes(), time.process_time() - before)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "odd.wav")]
     samples, megabytes, seconds = map(float, subprocess.check_output(command, text=True).split())
@@ -138,14 +138,13 @@ def test_any_rate_takes_little_memory_and_time(tmp_path: Path, rate: int) -> Non
     assert abs(int(spectrum.argmax()) / 20 - 440) < 0.1
 
 
-HOUR = """
-import resource, pathlib, sys
+HOUR = f"""{PEAK}
+import pathlib, sys
 from m2e.extract.audio import HELD_SECONDS, load_audio
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-before = peak()
+before = peak_megabytes()
 audio = load_audio(pathlib.Path(sys.argv[1]), held_seconds=HELD_SECONDS)
 samples = sum(map(len, audio.encoder_wave)), sum(map(len, audio.chord_wave))
-print(audio.duration, *samples, peak() - before)
+print(audio.duration, *samples, peak_megabytes() - before)
 """
 
 
