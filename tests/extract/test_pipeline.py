@@ -302,7 +302,8 @@ def test_missing_audio_is_one_line_and_nothing_there_is_exit_1(tmp_path: Path) -
     result = extract("emomusic", tmp_path / "cache", "--root", str(tmp_path / "emomusic"))
     assert result.exit_code == 1
     assert "without audio" in result.stderr
-    assert "the first missing file is" in result.stderr
+    assert "no file 2: " in result.stderr
+    assert "and of 7 more tracks" in result.stderr
     assert len(result.stderr.splitlines()) < 8
 
 

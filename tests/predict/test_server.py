@@ -39,9 +39,16 @@ def test_nothing_of_an_upload_stays(server: Server, workspace: Path) -> None:
 def test_what_is_no_song_is_one_line_without_a_path(server: Server) -> None:
     status, answer = server.predict(b"not audio")
     assert status == 422
-    assert "cannot be decoded" in answer["error"]
+    assert answer["error"] == "the file is no audio file (it looks like text)"
     assert str(server.temporary) not in answer["error"]
     assert tempfile.gettempdir() not in answer["error"]
+
+
+def test_a_list_of_other_files_opens_none(server: Server, workspace: Path) -> None:
+    for playlist in (f"ffconcat version 1.0\nfile {workspace / 'song.mp3'}\n", f"#EXTM3U\n{workspace / 'song.mp3'}\n"):
+        status, answer = server.predict(playlist.encode())
+        assert status == 422
+        assert "is no audio file (it looks like a playlist)" in answer["error"]
 
 
 def test_an_upload_is_cut_off_at_its_limit(server: Server) -> None:
@@ -147,17 +154,27 @@ def test_after_a_full_disk_the_page_goes_on(workspace: Path, tmp_path: Path) -> 
         assert server.stop() == 0
 
 
-def test_a_small_file_that_grows_without_bound_stops_at_the_memory_limit(server: Server, workspace: Path) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".flac") as file:
-        with soundfile.SoundFile(file.name, "w", 48_000, 1, format="FLAC") as bomb:
-            for _ in range(150):  # 50 minutes of silence
-                bomb.write(np.zeros(20 * 48_000, np.int16))
-        content = Path(file.name).read_bytes()
-    assert len(content) < 1_000_000
-    status, answer = server.predict(content)
-    assert status == 422
-    assert "memory" in answer["error"]
-    assert server.predict((workspace / "music/short.ogg").read_bytes())[0] == 200
+def test_a_small_file_that_grows_without_bound_stops_at_a_limit(workspace: Path, tmp_path: Path) -> None:
+    """It is decoded bit by bit, so that time ends it; a limit of less memory than any song takes ends all."""
+    with soundfile.SoundFile(tmp_path / "bomb.flac", "w", 48_000, 1, format="FLAC") as bomb:
+        for _ in range(450):  # 150 minutes of silence
+            bomb.write(np.zeros(20 * 48_000, np.int16))
+    assert (tmp_path / "bomb.flac").stat().st_size < 2_000_000
+    short = (workspace / "music/short.ogg").read_bytes()
+    server = Server(workspace / STUDENT, tmp_path, "--max-upload", "3", "--time-limit", "10", "--memory-limit", "700")
+    try:
+        status, said = server.predict((tmp_path / "bomb.flac").read_bytes())
+        assert (status, said["error"]) == (422, "this file takes longer than the 10 s that are allowed")
+        assert server.predict(short)[0] == 200
+    finally:
+        assert server.stop() == 0
+    server = Server(workspace / STUDENT, tmp_path, "--memory-limit", "1")
+    try:
+        status, said = server.predict(short)
+        assert status == 422
+        assert "memory" in said["error"]
+    finally:
+        assert server.stop() == 0
 
 
 def test_other_hosts_and_other_origins_are_refused(server: Server) -> None:

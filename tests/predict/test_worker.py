@@ -32,11 +32,11 @@ def test_a_process_that_hangs_or_dies_is_replaced(workspace: Path, tmp_path: Pat
             worker.predict(tmp_path / "long.flac")
         with pytest.raises(ProcessLookupError):
             os.kill(first, 0)
-        with pytest.raises(DataError, match="the file cannot be decoded"):
+        with pytest.raises(DataError, match="the file is no audio file"):
             worker.predict(workspace / "music/broken.mp3")
 
         os.kill(worker.process_id, signal.SIGKILL)
         with pytest.raises(DataError, match="broke the decoder"):
             worker.predict(workspace / "music/broken.mp3")
-        with pytest.raises(DataError, match="the file cannot be decoded"):
+        with pytest.raises(DataError, match="the file is no audio file"):
             worker.predict(workspace / "music/broken.mp3")
