@@ -42,7 +42,10 @@ def failure(task: Task, stage: str, reason: str) -> Failure:
 
 def given_up(lost: Lost[Task]) -> Failure:
     """Of a task at which worker processes died twice."""
-    how = _DEATHS.get(lost.death, "ended")
-    reason = f"its worker process {how} ({lost.death}), and again with nothing else running"
     # One attempt more than it has: it was tried twice.
-    return failure(lost.item.tried(), "worker", reason)
+    return failure(lost.item.tried(), "worker", twice_dead(lost.death))
+
+
+def twice_dead(death: str) -> str:
+    """A line on a file at which worker processes died twice, the last time by `death`."""
+    return f"its worker process {_DEATHS.get(death, 'ended')} ({death}), and again with nothing else running"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from m2e.cache.errors import DataError
+from m2e.extract import limits
+from m2e.extract.attempts import twice_dead
 from m2e.extract.audio import survey
 from m2e.extract.engine import Lost, run_tasks
 from m2e.extract.workers import LocalWorkers
@@ -77,6 +79,7 @@ class _Item:
 
     number: int
     path: Path
+    audio_bytes: int
     sha256: str
 
 
@@ -93,6 +96,7 @@ def _survey_all(items: Iterator[_Item]) -> list[_Outcome]:
 
 
 def _survey(item: _Item) -> _Outcome:
+    limits.allow_decoding(item.audio_bytes)
     try:
         heard, digest = survey(item.path, digest=bool(item.sha256))
     except DataError as error:
@@ -153,13 +157,12 @@ def hear_all(
                 advance(1)
             else:
                 entries[number] = entry
-                items.append(_Item(number, track.audio_path.absolute(), digest))
+                items.append(_Item(number, track.audio_path.absolute(), status.st_size, digest))
         for outcome in run_tasks(_survey_all, items, workers, _LARGEST_BATCH):
             if isinstance(outcome, Lost):
                 if not outcome.final:
                     continue
-                how = f"its decoder crashed, or took all memory ({outcome.death})"
-                outcome = _Outcome(outcome.item.number, 0, (("crashed", how),))
+                outcome = _Outcome(outcome.item.number, 0, (("crashed", twice_dead(outcome.death)),))
             track = manifest.tracks[outcome.number]
             tally.seconds += outcome.seconds
             if not outcome.findings:

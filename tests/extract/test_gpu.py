@@ -19,13 +19,15 @@ from m2e.cache.catalogue import scan
 from m2e.cache.failures import Failure, read_failures
 from m2e.cache.folders import features_folder
 from m2e.cache.harmony import Key
+from m2e.cache.notes import Note
 from m2e.extract import gpu
+from m2e.extract.attempts import attempt
 from m2e.extract.batches import embed_tracks
 from m2e.extract.encoders import Encoder, find_encoder, load_encoder
 from m2e.extract.engine import Lost
 from m2e.extract.extractor import Extractor
 from m2e.extract.gpu import Busy, extract_ahead
-from m2e.extract.handover import Handover, handover_folder
+from m2e.extract.handover import Handover, NoRoom, handover_folder
 from m2e.extract.mert_weights import load_mert
 from m2e.extract.pipeline import Extraction
 from m2e.extract.plan import Task
@@ -196,16 +198,41 @@ Failing(models, Path(sys.argv[1]))(iter(tasks))
 
 def test_a_handed_over_track_is_what_was_put_and_leaves_nothing(tmp_path: Path) -> None:
     chords = ChordSequence.from_labels([[0, 1], [1, 2.5]], ["C:maj", "N"])
-    track = PreparedTrack(tmp_path / "a.wav", waves(24_000, 7), chords, Key(3, "minor"), 2.5, b"1" * 32, 99)
+    key, noted = Key(3, "minor"), (Note("cut", (1.0, 2.0)), Note("silent"))
+    track = PreparedTrack(tmp_path / "a.wav", waves(24_000, 7), chords, key, 2.5, b"1" * 32, 99, noted)
     given = Handover.put(track, tmp_path)
     assert [path.stat().st_size > 96_000 for path in tmp_path.iterdir()] == [True]
     back = given.take()
     for mine, theirs in zip(back.segments, track.segments, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert (back.chords.labels, back.key, back.audio_sha256) == (chords.labels, track.key, track.audio_sha256)
+    assert (back.chords.labels, back.key, back.audio_sha256) == (chords.labels, key, track.audio_sha256)
+    assert back.notes == noted
     assert not list(tmp_path.iterdir())
     with pytest.raises(DataError, match="TMPDIR"):
         Handover.put(track, tmp_path / "nowhere")
+
+
+def test_a_track_whose_file_changes_on_the_way_is_a_failure_and_no_room_is_none(tmp_path: Path) -> None:
+    def segments() -> Iterator[Any]:
+        yield waves(10)[0]
+        raise DataError("a.wav: has changed")
+
+    class Changing:
+        def __len__(self) -> int:
+            return 2
+
+        def __iter__(self) -> Iterator[Any]:
+            return segments()
+
+    chords = ChordSequence.from_labels([[0, 1]], ["N"])
+    track = PreparedTrack(tmp_path / "a.wav", Changing(), chords, None, 1.0, b"1" * 32, 99)
+    task = Task("a", tmp_path / "a.wav", 99)
+    failed = attempt(task, lambda: Handover.put(track, tmp_path))
+    assert isinstance(failed, Failure)
+    assert (failed.stage, failed.reason) == ("audio", "a.wav: has changed")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(NoRoom, match="make room there"):
+        attempt(task, lambda: Handover.put(track, tmp_path / "nowhere"))
 
 
 def test_the_folder_is_where_tmpdir_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,15 @@ def test_changed_audio_that_failed_is_not_tried_again(manifest: Manifest) -> Non
     assert plan(manifest, stored, {"t00": 4}).again == {"t00"}
 
 
+def test_to_accept_cut_audio_tries_again_what_failed_as_audio(manifest: Manifest) -> None:
+    failed = {"t00": 3, "t01": 3}
+    assert set(plan(manifest, {}, failed).failed) == {"t00", "t01"}
+    assert plan(manifest, {}, failed, accept_cut=True).failed == {}
+    crash = Failure("t00", "t00", "worker", "crashed", 3)
+    assert not Selection(accept_cut=True).tries_again(crash)
+    assert Selection(retry_failed=True).tries_again(crash)
+
+
 def test_overwriting_goes_on_where_it_was_interrupted_and_then_begins_anew(manifest: Manifest) -> None:
     stored = {f"t{i:02d}": b"aaa" for i in (0, 1, 2)}
     made = plan(manifest, stored, generations={"t00": 1}, overwrite=True)

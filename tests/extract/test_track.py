@@ -108,3 +108,23 @@ def test_layers_of_an_encoder_ascend(models: Models, layers: tuple[int, ...]) ->
 def test_precisions_are_known(models: Models) -> None:
     with pytest.raises(DataError, match="precision is 'float64'; it must be one of"):
         load_encoder(models.encoder_folder, (7,), precision="float64")  # type: ignore[arg-type]
+
+
+def test_a_long_track_is_heard_piece_by_piece_and_its_features_are_the_same(
+    tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = music(tmp_path, 100.0)
+    held = Extractor(models).prepare(path)
+    whole = Extractor(models)(path)
+    monkeypatch.setattr("m2e.extract.extractor.HELD_SECONDS", 20.0)
+    long = Extractor(models).prepare(path)
+    assert [len(wave) for wave in long.segments] == [len(wave) for wave in held.segments]
+    for mine, theirs in zip(long.segments, held.segments, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    features = Extractor(models)(path)
+    np.testing.assert_array_equal(features.embeddings, whole.embeddings)
+    np.testing.assert_array_equal(features.chords.intervals, whole.chords.intervals)
+    assert (features.chords.labels, features.key) == (whole.chords.labels, whole.key)
+    path.write_bytes(path.read_bytes()[:-4] + b"more")  # whoever decodes twice has to look whether it is the same
+    with pytest.raises(DataError, match="changed"):
+        Extractor(models).embed(long)

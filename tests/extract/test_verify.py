@@ -144,6 +144,7 @@ def test_what_crashes_its_decoder_costs_no_other_file(songs: Path, monkeypatch: 
     assert said["counts"]["good"] == 2
     (found,) = (found for found in said["findings"] if found["kind"] == "crashed")
     assert found["track_id"] == "silent-wav"
+    assert "crashed, most often in a decoder that the file misleads (SIGSEGV)" in found["text"]
 
 
 def test_published_digests_are_compared_while_decoding(made: Path, tmp_path: Path) -> None:
