@@ -8,40 +8,19 @@ from __future__ import annotations
 
 import re
 
-# FFmpeg's names.
-DEMUXERS = (
-    *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "avr", "caf", "dsf", "dts", "dtshd", "eac3", "flac"),
-    *("flv", "iff", "ircam", "loas", "matroska", "mlp", "mov", "mp3", "mpc", "mpc8", "mpeg", "mpegts", "nistsphere"),
-    *("ogg", "paf", "pvf", "rm", "shn", "tak", "truehd", "tta", "voc", "w64", "wav", "wv", "xwma"),
-)
-# What a folder is searched for; a file that is named is tried whatever its suffix.
-SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("3g2", "3ga", "3gp", "aac", "ac3", "adts", "aif", "aifc", "aiff", "alac", "amr", "ape", "asf", "au", "avi"),
-        *(
-            "bwf",
-            "caf",
-            "dff",
-            "dsf",
-            "dts",
-            "dtshd",
-            "eac3",
-            "ec3",
-            "f4a",
-            "fla",
-            "flac",
-            "flv",
-            "loas",
-            "m2a",
-            "m2ts",
-        ),
-        *("m4a", "m4b", "m4r", "m4v", "mka", "mkv", "mlp", "mov", "mp+", "mp1", "mp2", "mp3", "mp4", "mpa", "mpc"),
-        *("mpeg", "mpg", "mpga", "mpp", "mts", "oga", "ogg", "ogm", "ogv", "ogx", "opus", "paf", "pvf", "ra", "rf64"),
-        *("rm", "shn", "snd", "spx", "tak", "thd", "ts", "tta", "vob", "voc", "w64", "wav", "wave", "weba", "webm"),
-        *("wma", "wmv", "wv", "xwma"),
-    )
-)
+_DEMUXERS = """
+aac ac3 aiff amr ape asf au avi avr caf dsf dts dtshd eac3 flac flv iff ircam loas matroska mlp mov mp3 mpc mpc8 mpeg
+mpegts nistsphere ogg paf pvf rm shn tak truehd tta voc w64 wav wv xwma
+"""
+_SUFFIXES = """
+3g2 3ga 3gp aac ac3 adts aif aifc aiff alac amr ape asf au avi bwf caf dff dsf dts dtshd eac3 ec3 f4a fla flac flv loas
+m2a m2ts m4a m4b m4r m4v mka mkv mlp mov mp+ mp1 mp2 mp3 mp4 mpa mpc mpeg mpg mpga mpp mts oga ogg ogm ogv ogx opus paf
+pvf ra rf64 rm shn snd sph spx tak thd ts tta vob voc w64 wav wave weba webm wma wmv wv xwma
+"""
+DEMUXERS = tuple(_DEMUXERS.split())
+"""FFmpeg's names of the forms that are read."""
+SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+"""What a folder is searched for, in any case; a file that is named is tried whatever its suffix."""
 
 # Enough of a file to tell what it looks like.
 HEAD_BYTES = 4096

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -13,8 +14,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from click.testing import CliRunner, Result
+from support.encoded import cut, encode, noise
 from support.workspace import STUDENT
 
 from m2e.cache import DataError
@@ -119,6 +123,66 @@ def test_csv_on_a_terminal_and_text_anywhere_do_nothing_to_it(
         said = capsys.readouterr().out
         assert "\\x1b[2J" in said
         assert "\x1b" not in said
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a silent song, one whose channels cancel, and one that is cut."""
+    folder = tmp_path_factory.mktemp("odd")
+    wave = noise(3, 44_100, 2)
+    encode(folder / "silent.wav", 0 * wave, 44_100, "pcm_s16le", "wav")
+    encode(folder / "cancels.wav", np.stack([wave[0], -wave[0]]), 44_100, "pcm_s16le", "wav")
+    cut(encode(folder / "song.flac", wave, 44_100, "flac", "flac"))
+    (folder / "song.flac").unlink()
+    return folder
+
+
+def test_what_there_is_to_say_of_a_song_is_said(odd: Path, model: Path, tmp_path: Path) -> None:
+    silent, cancels = "silent: nothing in it is above -80 dB of full scale", "channel 1 is heard alone"
+    page = call(odd / "silent.wav", model=model)
+    assert f"note     {silent}\n" in page.stdout
+    assert silent not in page.stderr
+    for options in ([], ["--csv"], ["--out", str(tmp_path / "out.jsonl")]):
+        said = call(odd, *options, model=model)
+        assert f"note {odd / 'silent.wav'}: {silent}\n" in said.stderr
+        assert cancels in said.stderr
+        assert "silent:" not in said.stdout
+        assert f"{odd / 'cut-song.flac'} is cut: " in said.stderr
+    lines = [json.loads(line) for line in call(odd, "--json", model=model).stdout.splitlines()]
+    notes = {Path(line["song"]).name: line["notes"] for line in lines}
+    assert notes["silent.wav"] == [{"kind": "silent", "numbers": [], "text": silent}]
+    assert [note["kind"] for note in notes["cancels.wav"]] == ["cancels"]
+    assert all(note in (tmp_path / "out.jsonl").read_text() for note in (silent, cancels))
+
+
+def test_a_cut_song_is_refused_or_heard_with_a_note(odd: Path, model: Path) -> None:
+    refused = call(odd / "cut-song.flac", model=model)
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith("is cut: 1.0 of 3.0 s (--accept-cut takes what there is)\n")
+    heard = call(odd / "cut-song.flac", "--accept-cut", model=model)
+    assert heard.exit_code == 0
+    assert "note     cut: " in heard.stdout
+
+
+def test_lines_of_older_files_have_no_notes(spoken: list[str]) -> None:
+    values = json.loads(spoken[0])
+    del values["notes"]
+    assert SongPrediction.from_json(values).notes == ()
+
+
+def test_what_an_error_advises_is_an_option_of_this_command(odd: Path, model: Path, workspace: Path) -> None:
+    """Whatever is wrong with a song: advice that helps elsewhere is none."""
+    options = {option for parameter in main.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    soundfile.write(odd / "fast.wav", np.zeros(1000), 400_000)
+    soundfile.write(odd / "short.wav", np.zeros(10), 44_100)
+    (odd / "page.mp3").write_text("<html>")
+    (odd / "list.m3u8").write_text("#EXTM3U\na.mp3\n")
+    (odd / "empty.ogg").touch()
+    songs = [*odd.iterdir(), workspace / "music" / "broken.mp3", odd / "missing.mp3"]
+    result = call(*songs, model=model)
+    assert result.stderr.count("failed ") == 8
+    assert set(re.findall(r"--[a-z-]+", result.stderr)) <= options
+    assert "--accept-cut" in result.stderr
 
 
 def test_a_second_run_goes_on_with_the_file(music: Path, model: Path, tmp_path: Path) -> None:
