@@ -44,6 +44,10 @@ def test_every_command_names_what_is_missing(command: str, missing: str, monkeyp
     ("mount", "says"),
     [
         ("mount -t tmpfs -o ro none /dev/shm", "no semaphores (Read-only file system). Linux keeps them in /dev/shm"),
+        (
+            "mount -t tmpfs -o size=4k none /dev/shm && head -c 4096 /dev/zero > /dev/shm/x",
+            "no semaphores (No space left on device). Linux keeps them in /dev/shm",
+        ),
         ("mount -t tmpfs none /proc", "needs /proc: mount it"),
     ],
 )

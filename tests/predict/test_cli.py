@@ -164,6 +164,17 @@ def test_a_cut_song_is_refused_or_heard_with_a_note(odd: Path, model: Path) -> N
     assert "note     cut: " in heard.stdout
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_without_standard_streams_the_work_is_done(music: Path, model: Path, tmp_path: Path, closed: str) -> None:
+    """As a daemon starts it: nothing that is printed may land in the file that is opened next."""
+    code = "from m2e.predict.cli import main; main()"
+    options = ["--model", model, "--out", tmp_path / "out.jsonl", "--jobs", "1", "--device", "cpu"]
+    command = [sys.executable, "-c", code, music, *options]
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *map(str, command)], check=False, timeout=300)
+    assert done.returncode == 0
+    assert len([json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]) == 2
+
+
 def test_lines_of_older_files_have_no_notes(spoken: list[str]) -> None:
     values = json.loads(spoken[0])
     del values["notes"]
