@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FREE = {"click", "numpy", "rich", "m2e"}
 # Of ours, and of the heavy ones. manifests and extract may use the cache; train must never see audio or encoders.
 ALLOWED = {
-    "common": ({"common"}, {"torch"}),
+    "common": ({"common"}, {"threadpoolctl", "torch"}),
     "cache": ({"cache"}, {"h5py", "matplotlib", "xxhash"}),  # matplotlib: only for m2e-cache plot
     "manifests": ({"manifests", "cache"}, {"pandas", "pooch"}),
     "extract": (
@@ -22,7 +22,7 @@ ALLOWED = {
     ),
     "train": ({"cache", "common", "train"}, {"matplotlib", "numba", "safetensors", "sklearn", "torch"}),
     "predict": (
-        {"cache", "extract", "train", "predict"},
+        {"cache", "common", "extract", "train", "predict"},
         {"huggingface_hub", "joblib", "matplotlib", "starlette", "torch", "uvicorn"},
     ),
 }  # fmt: skip
