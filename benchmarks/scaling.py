@@ -37,10 +37,10 @@ from m2e.cache.pack import pack
 from m2e.extract.dask_workers import dask_workers
 from m2e.extract.engine import run_tasks
 from m2e.extract.pipeline import Extraction
-from m2e.extract.plan import Selection, Task, make_plan
+from m2e.extract.plan import Plan, Selection, Task, make_plan
 from m2e.extract.tiny import tiny_encoder_folder
 from m2e.extract.track import Models
-from m2e.manifests.labels import save_labels
+from m2e.manifests.labels import save_labels, standing
 from m2e.manifests.track import Manifest, Track
 
 CONFIG = ExtractionConfig(encoder="stub", encoder_revision="none", chords="template")
@@ -120,6 +120,11 @@ def memory_mb(peak: bool = False) -> float:
     name = "VmHWM" if peak else "VmRSS"
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e6
+
+
+def planned(manifest: Manifest, folder: Path) -> Plan:
+    catalogue = scan(features_folder(folder, CONFIG), CONFIG)
+    return make_plan(manifest, catalogue.index, catalogue.generations, {}, Selection(), standing(manifest, folder))
 
 
 @contextlib.contextmanager
@@ -229,7 +234,7 @@ def simulate(tracks: int, workers: int, dim: int) -> None:
         with timed("labels"):
             save_labels(manifest, folder)
         with timed("plan"):
-            plan = make_plan(manifest, scan(features, CONFIG).index, {}, Selection())
+            plan = planned(manifest, folder)
         with cluster(root, workers) as found, dask_workers(found.address, folder.parent, str, {}) as engine:
             while engine.width < workers:
                 list(run_tasks(Stub(root / "warm", dim), plan.tasks[:50], engine))
@@ -253,9 +258,9 @@ def simulate(tracks: int, workers: int, dim: int) -> None:
         assert packed.tracks == tracks
         click.echo(f"client's memory from plan to pack: {memory_mb(peak=True):.0f} MB at most (bar: 500 MB)")
         with timed(f"scan of {packed.packs} packs"):
-            index = scan(features, CONFIG).index
+            scan(features, CONFIG)
         with timed("plan of nothing to do"):
-            assert not make_plan(manifest, index, {}, Selection()).tasks
+            assert not planned(manifest, folder).tasks
         click.echo(f"memory with that, a run of its own otherwise: {memory_mb(peak=True):.0f} MB at most")
 
 

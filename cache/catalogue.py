@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,25 @@ class Catalogue:
         if of_files.any():
             np.maximum.at(found, self.stored_row, of_files[self.stored_file])
         return found
+
+    def without(self, ids: Collection[str]) -> Catalogue:
+        """All but some tracks, for reading; `stored_file` and `stored_row` are empty then."""
+        if not ids:
+            return self
+        stays = ~np.isin(self.index["id"], [track_id.encode() for track_id in ids])
+        row = np.cumsum(stays) - 1
+        replaced, rounded, disputed = (row[of[stays[of]]] for of in (self.replaced, self.rounded, self.disputed))
+        return replace(
+            self,
+            index=self.index[stays],
+            file=self.file[stays],
+            stored_file=self.stored_file[:0],
+            stored_row=self.stored_row[:0],
+            replaced=replaced,
+            rounded=rounded,
+            disputed=disputed,
+            losers=self.losers[:0],
+        )
 
     @property
     def several(self) -> list[str]:

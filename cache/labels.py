@@ -32,7 +32,12 @@ _FORMER: Schema = {
     "clip_group": ("S", 1),
     "artist": ("S", 1),
 }
-_SCHEMA: Schema = {**_FORMER, "root": ("S", 1), "rows": ("S", 1)}
+_SCHEMA: Schema = {
+    **_FORMER,
+    "root": ("S", 1),
+    "paths": (np.dtype("<u8"), 1),
+    "heard": (np.dtype("<u8"), 1),
+}
 _SCHEMAS: Schemas = {1: _FORMER, _VERSION: _SCHEMA}
 
 
@@ -43,6 +48,7 @@ def write_labels(folder: Path, labels: Labels) -> None:
         DataError: the folder cannot be written.
     """
     splits = [SPLITS.index(split) if split else _NO_SPLIT for split in labels.splits]
+    source = labels.source
     datasets: dict[str, NDArray[np.generic]] = {
         "dataset": _encode([labels.dataset]),
         "letter": _encode([labels.letter]),
@@ -54,8 +60,9 @@ def write_labels(folder: Path, labels: Labels) -> None:
         "valence_arousal": labels.valence_arousal.astype("<f4"),
         "clip_group": _encode(labels.clip_group),
         "artist": _encode(labels.artist),
-        "root": _encode([labels.source.root] if labels.source else []),
-        "rows": _encode([labels.source.rows] if labels.source else []),
+        "root": _encode([source.root] if source else []),
+        "paths": source.paths.astype("<u8") if source else np.zeros(0, "<u8"),
+        "heard": source.heard.astype("<u8") if source else np.zeros(0, "<u8"),
     }
     write_atomically(folder / LABELS_FILE, hdf5_image(datasets, _VERSION, {"digest": _digest(datasets, _SCHEMA)}))
 
@@ -81,7 +88,7 @@ def read_labels(folder: Path) -> Labels:
     if not np.array_equal(contents.attributes.get("digest", np.zeros(0)), _digest(values, schema)):
         raise DamagedError(f"{path} is damaged: its digest differs. {_AGAIN}")
     try:
-        root, rows = (_decode(values[name]) if name in values else () for name in ("root", "rows"))
+        root = _decode(values["root"]) if "root" in values else ()
         return Labels(
             dataset=_decode(values["dataset"])[0],
             letter=_decode(values["letter"])[0],
@@ -93,7 +100,7 @@ def read_labels(folder: Path) -> Labels:
             valence_arousal=values["valence_arousal"],
             clip_group=_decode(values["clip_group"]),
             artist=_decode(values["artist"]),
-            source=Source(root[0], rows[0]) if root else None,
+            source=Source(root[0], values["paths"], values["heard"]) if root else None,
         )
     except (ValueError, IndexError) as error:
         raise DamagedError(f"{path} is damaged: {error}. {_AGAIN}") from error

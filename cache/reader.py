@@ -86,7 +86,7 @@ class FeatureCache:
         self.track_ids: tuple[str, ...] = tuple(track_id.decode() for track_id in self._catalogue.index["id"].tolist())
 
     def _scan(self) -> None:
-        self._catalogue: Catalogue = scan(self._features, self.config)
+        self._catalogue: Catalogue = scan(self._features, self.config).without(self.labels.foreign)
         self.__dict__.pop("_row", None)
 
     @cached_property

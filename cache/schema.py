@@ -232,26 +232,40 @@ def _is_table(values: object, kinds: str, shape: tuple[int, ...]) -> bool:
     return isinstance(values, np.ndarray) and values.dtype.kind in kinds and values.shape == shape
 
 
-@dataclass(frozen=True)
+# In place of a digest of where a track's features were heard: another table's record has its id; nobody knows.
+FOREIGN, UNKNOWN = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """Which manifest labels come from: two of one name may have nothing to do with each other.
 
+    Of a registered data set, which its name tells from all others, `root` is "" and the arrays are empty.
+
     Attributes:
-        root: the folder that the paths of a user's own table start from, absolute; "" for a registered data set, which
-            its name tells from all others.
-        rows: a digest of its track ids and audio paths, in hex; "" for a registered data set.
+        root: the folder that the paths of a user's own table start from, absolute.
+        paths: a digest of each track's audio path, from there [shape=(N,)].
+        heard: a digest of the absolute path of the audio that its features were made of, or compared with; `FOREIGN`
+            where features under its id are another table's, so that they are not read, and `UNKNOWN` where they have
+            not been compared [shape=(N,)].
     """
 
     root: str
-    rows: str
+    paths: NDArray[np.uint64]
+    heard: NDArray[np.uint64]
 
     def __post_init__(self) -> None:
-        if not is_line(self.root) or not is_line(self.rows):
-            raise ValueError(f"a source has lines of text, not {self.root[:80]!r} and {self.rows[:80]!r}")
+        if not is_line(self.root):
+            raise ValueError(f"a source has a line of text, not {self.root[:80]!r}")
+        for name in ("paths", "heard"):
+            if not _is_table(getattr(self, name), "u", (len(self.paths),)) or (not self.root and len(self.paths)):
+                raise ValueError(f"a source's {name} must be a digest for each track")
 
-    def is_same(self, other: Source) -> bool:
-        """Whether it is the same manifest, its rows edited or its folder moved."""
-        return self.root == other.root or (self.rows == other.rows != "")
+    def is_equal(self, other: Source) -> bool:
+        """Whether all is the same."""
+        return self.root == other.root and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("paths", "heard")
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,12 +300,50 @@ class Labels:
 
     def is_equal(self, other: Labels) -> bool:
         """Whether all is the same."""
-        tables = ("tags", "valence_arousal")
-        texts = (field.name for field in fields(self) if field.name not in tables)
-        return all(getattr(self, name) == getattr(other, name) for name in texts) and all(
+        arrays = ("tags", "valence_arousal")
+        texts = (field.name for field in fields(self) if field.name not in (*arrays, "source"))
+        if not all(getattr(self, name) == getattr(other, name) for name in texts):
+            return False
+        if self.source is None or other.source is None:
+            same = self.source is other.source
+        else:
+            same = self.source.is_equal(other.source)
+        return same and all(
             np.array_equal(getattr(self, name), getattr(other, name), equal_nan=name == "valence_arousal")
-            for name in tables
+            for name in arrays
         )
+
+    def is_same(self, other: Labels) -> bool:
+        """Whether they are of the same manifest, its rows edited or its folder moved.
+
+        Of two tables in one folder, half of the smaller one's tracks have to be in both, with the same path; in
+        another folder more than half of the larger one's. Where an older m2e did not write paths down, ids have to do.
+        A registered data set is known by its name, and one track.
+        """
+        if not self.track_ids:
+            return True
+        mine, its = self.source, other.source
+        registered = [source is not None and not source.root for source in (mine, its)]
+        if mine and its and any(registered):
+            return all(registered) and not set(self.track_ids).isdisjoint(other.track_ids)
+        rows = {track_id: i for i, track_id in enumerate(self.track_ids)}
+        both = [(rows[track_id], i) for i, track_id in enumerate(other.track_ids) if track_id in rows]
+        sizes = len(self.track_ids), len(other.track_ids)
+        if mine and its and both:
+            here, there = np.array(both).T
+            shared = int((mine.paths[here] == its.paths[there]).sum())
+            if mine.root != its.root:
+                return 2 * shared > max(sizes)
+        else:
+            shared = len(both)
+        return shared > 0 and (any(registered) or 2 * shared >= min(sizes))
+
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Ids under which the cache may hold features of another table's tracks, which are not these tracks'."""
+        if self.source is None:
+            return frozenset()
+        return frozenset(self.track_ids[row] for row in np.flatnonzero(self.source.heard == FOREIGN))
 
     def __post_init__(self) -> None:
         what, n = f"labels of {repr(self.dataset)[:80]}", len(self.track_ids)
@@ -312,6 +364,8 @@ class Labels:
         wrong = [name for name, right in shapes.items() if not right]
         if wrong:
             raise ValueError(f"{what}: {', '.join(wrong)} do not match {n} tracks")
+        if self.source and self.source.root and len(self.source.paths) != n:
+            raise ValueError(f"{what}: its source does not match {n} tracks")
         if len(set(self.track_ids)) != n:
             raise ValueError(f"{what}: track ids are not unique")
         for track_id in self.track_ids:

@@ -221,7 +221,8 @@ def _parse_resources(context: click.Context, option: click.Parameter, text: str 
 @click.option(
     "--replace",
     is_flag=True,
-    help="Let your table take the place of another one of the same name in the cache; --check-audio goes with it.",
+    help="Let your table take the place of another one of the same name in the cache; what is there is compared by its "
+    "audio, and stays where that is the same.",
 )
 @click.option(
     "--export-chords",
@@ -304,8 +305,7 @@ def main(
         part=part,
         retry_failed=retry_failed,
         overwrite=overwrite,
-        # Of another table's tracks nothing but their names is known to be the same.
-        check_audio=check_audio or replace,
+        check_audio=check_audio,
         accept_changes=accept_changes,
         accept_cut=accept_cut,
     )

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2e.cache.catalogue import scan
 from m2e.cache.console import say
-from m2e.cache.failures import read_failures
 from m2e.cache.layout import CHORD, INDEX
 from m2e.cache.schema import ExtractionConfig
 from m2e.cache.temporary import folder_for_temporaries
@@ -22,7 +20,6 @@ from m2e.extract.chords import fetch_recogniser
 from m2e.extract.cores import cpu_count
 from m2e.extract.encoders import fetch_encoder
 from m2e.extract.extractor import Extractor
-from m2e.extract.plan import make_plan
 from m2e.extract.session import Session, choose_device
 from m2e.extract.summary import announce, print_event
 from m2e.extract.track import Models
@@ -66,9 +63,8 @@ def say_estimate(session: Session, jobs: int | None, as_json: bool) -> None:
         DataError: a model cannot be fetched or loaded.
     """
     manifest = session.manifest
-    catalogue = scan(session.features, session.config, {})
-    failures = read_failures(session.features)
-    plan = make_plan(manifest, catalogue.index, catalogue.generations, failures, session.selection)
+    session.check_table()
+    plan = session.plan()
     announce(manifest, session.selection.part, plan)
     weights = fetch_recogniser(session.config.chords, session.chord_checkpoint)
     models = Models(session.config, fetch_encoder(session.source), weights, choose_device(session.device))

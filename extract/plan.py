@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from m2e.cache.checks import is_whole, unlike
 from m2e.cache.failures import Failure
 from m2e.extract.part import Part
+from m2e.manifests.labels import Standing
 from m2e.manifests.track import Manifest, Track
 
 # What a path that leads to nothing says; all else says nothing about the file.
@@ -94,6 +95,9 @@ class Plan:
         compared: how many tracks the cache holds whose audio was looked at.
         again: ids of tracks of `tasks` that the cache holds; what it holds stays until there is something newer.
         generation: of the records to come, see `m2e.cache.layout`.
+        confirmed: tracks of the manifest under whose ids the cache keeps nothing that is of other audio, as far as
+            anybody can tell who has compared it [shape=(N,)].
+        doubtful: how many tracks in the cache may be of other audio, which could not be compared.
     """
 
     tasks: tuple[Task, ...]
@@ -106,6 +110,8 @@ class Plan:
     compared: int
     again: frozenset[str]
     generation: int
+    confirmed: NDArray[np.bool_]
+    doubtful: int
 
     @property
     def is_suspicious(self) -> bool:
@@ -119,6 +125,8 @@ def make_plan(
     generations: NDArray[np.int64],
     failures: Mapping[str, Failure],
     selection: Selection,
+    standing: Standing,
+    begun: int | None = None,
     compared: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
     """Compare the manifest, the audio and the cache.
@@ -128,18 +136,22 @@ def make_plan(
         index, generations: the tracks in the cache, as in `Catalogue`.
         failures: the latest failure of each track that failed.
         selection: which tracks.
-        compared: told how many files, of how many, `check_audio` has read.
+        standing: how far what is in the cache is the manifest's.
+        begun: the generation of an --overwrite that was interrupted.
+        compared: told how many files, of how many, have been compared by their digests.
     """
     tasks: list[Task] = []
-    done: list[Track] = []
-    changed: list[tuple[Track, int, int]] = []
-    kept: list[str] = []  # their audio cannot be compared
+    done: list[int] = []
+    changed: list[tuple[int, int]] = []
+    kept: list[int] = []  # their audio cannot be compared
     missing: list[Track] = []
     unreadable: list[tuple[Track, str]] = []
     failed: dict[str, Failure] = {}
     seen = 0
-    rows = _rows(manifest.tracks, index)
-    for track, row in zip(manifest.tracks, rows, strict=True):
+    tracks = manifest.tracks
+    rows = _rows(tracks, index)
+    foreign = standing.foreign
+    for number, (track, row) in enumerate(zip(tracks, rows, strict=True)):
         if seen == selection.limit:
             break
         mine = track.track_id in selection.part
@@ -148,9 +160,10 @@ def make_plan(
         try:
             size = os.stat(track.audio_path).st_size  # noqa: PTH116 - half the time of Path.stat, on a million tracks
         except OSError as error:
-            seen += row >= 0
-            if mine and row >= 0:
-                kept.append(track.track_id)
+            known = row >= 0 and not foreign[number]
+            seen += known
+            if mine and known:
+                kept.append(number)
             elif mine and error.errno in _NOT_THERE:
                 missing.append(track)
             elif mine:
@@ -166,40 +179,44 @@ def make_plan(
         elif row < 0:
             tasks.append(_task(track, size, earlier.attempts if earlier else 0))
         elif index["audio_bytes"][row] != size:
-            changed.append((track, row, size))
+            changed.append((number, size))
         else:
-            done.append(track)
-    if selection.check_audio:
-        places = _rows(done, index)
-        others, unread = _changed([track.audio_path for track in done], index["audio_sha256"][places], compared)
-        changed += [(done[i], places[i], int(index["audio_bytes"][places[i]])) for i in others]
-        kept += [done[i].track_id for i in unread]
-        left_out = {*others, *unread}
-        done = [track for i, track in enumerate(done) if i not in left_out]
-    again = [(track, row, size) for track, row, size in changed]
-    generation = 1 + max((int(generations[row]) for _, row, _ in changed), default=-1)
+            done.append(number)
+    confirmed = (rows < 0) | ~standing.unsure
+    asked = [number for number in done if selection.check_audio or not confirmed[number]]
+    if asked:
+        found = _compare([tracks[i].audio_path for i in asked], index["audio_sha256"][rows[asked]], compared)
+        verdict = dict(zip(asked, found, strict=True))
+        changed += [(i, int(index["audio_bytes"][rows[i]])) for i, another in verdict.items() if another]
+        for i, another in verdict.items():
+            if another is None and foreign[i]:
+                unreadable.append((tracks[i], "cannot be read"))
+            elif another is None:
+                kept.append(i)
+            elif not another:
+                confirmed[i] = True
+        done = [number for number in done if number not in verdict or verdict[number] is False]
+    again = list(changed)
+    generation = 1 + max((int(generations[rows[i]]) for i, _ in changed), default=-1)
     if selection.overwrite:
-        places = _rows(done, index)
-        highest = int(generations[places].max(initial=generation - 1))
-        # An --overwrite that was interrupted goes on: what it has done stands out from what it has not.
-        begun = highest > 0 and bool((generations[places] < highest).any())
-        generation = max(generation, highest if begun else highest + 1)
+        places = rows[done]
+        generation = max(generation, 1 + int(generations[places].max(initial=-1)) if begun is None else begun)
         redo = generations[places] < generation
-        sizes = index["audio_bytes"][places]
-        everything = zip(done, places, sizes, redo, strict=True)
-        again += [(track, row, int(size)) for track, row, size, old in everything if old]
-        done = [track for track, old in zip(done, redo, strict=True) if not old]
+        again += [(i, int(index["audio_bytes"][rows[i]])) for i, old in zip(done, redo, strict=True) if old]
+        done = [i for i, old in zip(done, redo, strict=True) if not old]
     return Plan(
-        tasks=(*tasks, *(_task(track, size) for track, _, size in again)),
-        done=(*(track.track_id for track in done), *kept),
+        tasks=(*tasks, *(_task(tracks[i], size) for i, size in again)),
+        done=tuple(tracks[i].track_id for i in (*done, *kept)),
         unheard=len(kept),
         missing=tuple(missing),
         unreadable=tuple(unreadable),
         failed=failed,
-        changed=tuple(track.track_id for track, *_ in changed),
+        changed=tuple(tracks[i].track_id for i, _ in changed),
         compared=len(done) + len(again),
-        again=frozenset(track.track_id for track, *_ in again),
+        again=frozenset(tracks[i].track_id for i, _ in again),
         generation=generation if again else 0,
+        confirmed=confirmed,
+        doubtful=int(standing.unsure[kept].sum()),
     )
 
 
@@ -218,10 +235,10 @@ def _rows(tracks: Sequence[Track], index: NDArray[Any]) -> NDArray[np.int64]:
     return np.where(index["id"][rows] == ids, rows, -1)
 
 
-def _changed(
+def _compare(
     paths: Sequence[Path], digests: NDArray[np.uint8], compared: Callable[[int, int], None]
-) -> tuple[list[int], list[int]]:
-    """Which files have another digest, and which cannot be read: of those nobody knows."""
+) -> list[bool | None]:
+    """Whether each file has another digest; None where it cannot be read: of those nobody knows."""
 
     def differs(path: Path, digest: NDArray[np.uint8]) -> bool | None:
         try:
@@ -230,16 +247,12 @@ def _changed(
         except OSError:
             return None
 
-    others: list[int] = []
-    unread: list[int] = []
+    found: list[bool | None] = []
     pool = ThreadPoolExecutor()  # hashing releases the interpreter
     try:
-        for i, another in enumerate(pool.map(differs, paths, digests)):
-            if another is None:
-                unread.append(i)
-            elif another:
-                others.append(i)
-            compared(i + 1, len(paths))
+        for another in pool.map(differs, paths, digests):
+            found.append(another)
+            compared(len(found), len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-    return others, unread
+    return found

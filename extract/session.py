@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from m2e.cache import DataError, ExtractionConfig
 from m2e.cache.catalogue import scan
@@ -19,14 +20,15 @@ from m2e.cache.console import console, progress_bar, say
 from m2e.cache.errors import UnreadableError
 from m2e.cache.failures import Failure, read_failures
 from m2e.cache.files import remove_stale_temporaries
-from m2e.cache.folders import CONFIG_FILE, feature_names, features_folder, read_config, write_config
+from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, feature_names, features_folder, read_config, write_config
 from m2e.cache.pack import pack
+from m2e.extract import overwriting
 from m2e.extract.chords import fetch_recogniser
 from m2e.extract.encoders import EncoderSource, fetch_encoder
 from m2e.extract.engine import Engine, Lost
 from m2e.extract.plan import Plan, Selection, make_plan
 from m2e.extract.summary import Tally, announce, print_event, summarise
-from m2e.manifests.labels import check_same, save_labels
+from m2e.manifests.labels import check_same, save_labels, standing
 from m2e.manifests.track import Manifest
 
 if TYPE_CHECKING:
@@ -95,33 +97,61 @@ class Session:
         tally = Tally()
         for note in self.manifest.notes:
             say(note, "note")
-        if not self.replace:
-            check_same(self.manifest, self.folder)
+        self.check_table()
         self._note_other_settings()
         self._restore_settings()
         remove_stale_temporaries(self.features)
-        plan = self._plan()
-        if plan.is_suspicious and not self.selection.accept_changes:
-            raise DataError(
-                f"{self.manifest.name}: the audio of {len(plan.changed)} of {plan.compared} tracks is another than "
-                f"when it was extracted (first: {plan.changed[0]}). Is this the right audio (--root)? If it is, "
-                "--accept-changes extracts them again. Nothing was changed"
-            )
+        plan = self.plan()
+        self._ask(plan)
         part = self.selection.part
         announce(self.manifest, part, plan)
-        save_labels(self.manifest, self.folder, replace=self.replace, wait=_LOCK_SECONDS)
+        self._save_labels(plan.confirmed)
         if self.events:
             counts = {"done": len(plan.done), "missing": len(plan.missing), "failed": len(plan.failed)}
             print_event("plan", self.manifest.name, todo=len(plan.tasks), **counts)
+        if self.selection.overwrite and plan.again:
+            overwriting.begin(self.features, part, plan.generation)
         if plan.tasks:
-            self._extract(plan, engine, tally)
+            done = self._extract(plan, engine, tally)
             plan = replace(plan, tasks=())  # a million take 100 MB, of which packing can make use
+            if done:
+                anew = np.fromiter((track.track_id in done for track in self.manifest.tracks), np.bool_)
+                self._save_labels(plan.confirmed | anew)
+        if self.selection.overwrite:
+            overwriting.end(self.features, part)
         if part.count == 1:
             self._pack()
         summarise(self.manifest, part, self.features, plan, tally, as_json)
         left_out = bool(plan.missing or plan.unreadable or plan.failed or tally.failed)
         nothing_there = not (plan.done or plan.again or tally.new) and left_out
         return not nothing_there and not (strict and left_out)
+
+    def check_table(self) -> None:
+        """Raise DataError where the cache is another manifest's of the same name."""
+        if not self.replace:
+            check_same(self.manifest, self.folder)
+
+    def _ask(self, plan: Plan) -> None:
+        """Raise DataError where the user has to say whether this is right."""
+        name = self.manifest.name
+        if self.selection.accept_changes or self.replace:
+            return
+        if plan.is_suspicious:
+            other = "; another data set needs another --name" if self.manifest.root else ""
+            raise DataError(
+                f"{name}: the audio of {len(plan.changed)} of {plan.compared} tracks is another than "
+                f"when it was extracted (first: {plan.changed[0]}). Is this the right audio (--root)? If it is, "
+                f"--accept-changes extracts them again{other}. Nothing was changed"
+            )
+        if plan.doubtful > len(plan.done) / 2 and not (self.folder / LABELS_FILE).exists():
+            raise DataError(
+                f"{self.folder} has lost its {LABELS_FILE}, and the audio of {plan.doubtful} of its {len(plan.done)} "
+                f"tracks is not there to be compared. Are these the features of {name}? If they are, "
+                "--accept-changes takes them as such. Nothing was changed"
+            )
+
+    def _save_labels(self, confirmed: NDArray[np.bool_]) -> None:
+        save_labels(self.manifest, self.folder, confirmed, replace=self.replace, wait=_LOCK_SECONDS)
 
     def _note_other_settings(self) -> None:
         for path in sorted(self.folder.glob(f"features-*/{CONFIG_FILE}")):
@@ -146,19 +176,34 @@ class Session:
             write_config(self.features, self.config)
             say(f"{self.features / CONFIG_FILE} was lost or edited, and is written again", "note")
 
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
+        """What there is to do.
+
+        Raises:
+            DataError: the cache cannot be read, or is damaged.
+        """
         catalogue = scan(self.features, self.config)
         for note in catalogue.several:
             say(note, "note")
-        failures = read_failures(self.features)
-        plan = partial(make_plan, self.manifest, catalogue.index, catalogue.generations, failures, self.selection)
-        if not self.selection.check_audio:
-            return plan()
+        known = standing(self.manifest, self.folder, self.replace)
+        begun = overwriting.begun(self.features, self.selection.part) if self.selection.overwrite else None
         with progress_bar("files") as bar:
-            task = bar.add_task("comparing audio", total=None, rate=0.0)
-            return plan(lambda n, total: bar.update(task, completed=n, total=total, rate=bar.tasks[task].speed or 0.0))
+            task = bar.add_task("comparing audio", total=None, rate=0.0, visible=False)
+            return make_plan(
+                self.manifest,
+                catalogue.index,
+                catalogue.generations,
+                read_failures(self.features),
+                self.selection,
+                known,
+                begun,
+                lambda n, total: bar.update(
+                    task, completed=n, total=total, rate=bar.tasks[task].speed or 0.0, visible=True
+                ),
+            )
 
-    def _extract(self, plan: Plan, engine: Callable[[Models], Engine], tally: Tally) -> None:
+    def _extract(self, plan: Plan, engine: Callable[[Models], Engine], tally: Tally) -> set[str]:
+        """The ids of tracks that were done again."""
         from m2e.extract.gpu import Busy
         from m2e.extract.pipeline import run
         from m2e.extract.track import Models
@@ -179,6 +224,7 @@ class Session:
             accept_cut=self.selection.accept_cut,
         )
         workers = engine(models)
+        again: set[str] = set()
         total = len(plan.tasks)
         with progress_bar("tracks") as bar:
             task = bar.add_task("extracting", total=total, rate=0.0)
@@ -200,7 +246,8 @@ class Session:
                     self._tell(outcome.track_id, outcome.reason)
                 else:
                     tally.new += 1
-                    tally.again += outcome in plan.again
+                    if outcome in plan.again:
+                        again.add(outcome)
                     self._tell(outcome)
                 now = time.monotonic()
                 rate = tally.done / max(now - started, 1e-9)
@@ -209,6 +256,8 @@ class Session:
                     said = now
                     left = timedelta(seconds=round((total - tally.done) / rate))
                     say(f"{tally.done} of {total} tracks, {rate:.3g} tracks/s, about {left} left")
+        tally.again = len(again)
+        return again
 
     def _tell(self, track_id: str, reason: str | None = None) -> None:
         if self.events:

@@ -55,7 +55,7 @@ def relabel(
     from m2e.cache.labels import write_labels
     from m2e.cache.lock import pack_lock
     from m2e.manifests import DATASETS, load
-    from m2e.manifests.labels import manifest_labels, source_of
+    from m2e.manifests.labels import manifest_labels, with_standing
 
     if table is not None and table.suffix.lower() != ".csv":
         raise click.BadParameter(f"{table} does not end in .csv", param_hint="--manifest")
@@ -67,9 +67,11 @@ def relabel(
     check_choices(choices, [source])
     manifest = load(source, root, splits, choices)
     known = old.source if old else None
-    same = known is not None and manifest.root is not None and known.is_same(source_of(manifest))
+    new = manifest_labels(manifest)
+    same = old is not None and known is not None and manifest.root is not None and old.is_same(new)
     if same and manifest.name != name:  # the cache was given a name of its own
         manifest = dataclasses.replace(manifest, name=name)
+        new = manifest_labels(manifest)
     if manifest.name != name:
         raise DataError(f"{folder} is the cache of {name}, and {source} is a manifest of {manifest.name}")
     if known and known.root and manifest.root is not None and not same:
@@ -79,7 +81,6 @@ def relabel(
         )
     if old is None:
         say(f"{folder}: its labels are missing and cannot be compared", "note")
-    new = manifest_labels(manifest)
     with pack_lock(folder, break_lock):
         old = _labels(folder)
         if old and not set(new.track_ids) & set(old.track_ids):
@@ -87,7 +88,7 @@ def relabel(
                 f"{folder} and {source} have no track in common: their ids are such as {old.track_ids[0]!r} and "
                 f"{new.track_ids[0]!r}"
             )
-        write_labels(folder, new)
+        write_labels(folder, with_standing(new, old))
     changed = changes(old, new)
     if as_json:
         click.echo(json.dumps({"dataset": new.dataset, "provenance": new.provenance, **changed}))

@@ -90,7 +90,8 @@ def test_the_digest_of_labels(folder: Path) -> None:
         "clip_group",
         "artist",
         "root",
-        "rows",
+        "paths",
+        "heard",
     ]
     with h5py.File(folder / "labels.h5") as file:
         assert set(file) == set(names)

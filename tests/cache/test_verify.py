@@ -83,7 +83,7 @@ def test_the_command_names_a_table_of_ones_own_where_it_is_known(tmp_path: Path,
     table = tmp_path / "songs.csv"
     if there:
         table.touch()
-    labels = replace(make_labels("songs", "", 10), source=Source(str(tmp_path), "ab"))
+    labels = replace(make_labels("songs", "", 10), source=Source(str(tmp_path), *np.full((2, 10), 7, "u8")))
     folder = make_cache(tmp_path / "features" / "songs", labels)
     flip(feature_files(features_folder(folder, CONFIG))[0], "embeddings", 0)
     (command,) = repair(folder).commands

@@ -332,6 +332,61 @@ def test_a_table_that_was_edited_or_moved_is_the_same(tmp_path: Path) -> None:
     assert extract(moved, cache).exit_code == 1  # not one track in common
 
 
+def test_ids_of_another_project_in_the_same_folder_are_no_identity(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path, 3), tmp_path / "cache"
+    extract(table, cache)
+    (tmp_path / "music").mkdir()
+    for name in ("0.wav", "1.flac"):
+        shutil.copy(tmp_path / name, tmp_path / "music" / name)
+    table.write_text(table.read_text().replace("0.wav", "music/0.wav").replace("1.flac", "music/1.flac"))
+    refused = extract(table, cache)
+    assert refused.exit_code == 1
+    assert "3 of their ids are among your 3, with other paths" in refused.stderr
+    replaced = json.loads(extract(table, cache, "--replace").stdout)
+    assert (replaced["kept"], replaced["new"]) == (3, 0)  # the same sounds, by their digests
+
+
+def test_features_of_a_replaced_table_are_not_read_as_the_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, cache = write_songs(tmp_path / "first", 3), tmp_path / "cache"
+    extract(first, cache)
+    second = write_songs(tmp_path / "second", 6)
+    rows = second.read_text().splitlines()
+    sounds = {"song00": "0.wav", "song01": "4.wav", "song02": "5.flac"}  # 01 and 02 are other music now
+    second.write_text("\n".join([rows[0], *(f"{id_},{sound},5,5" for id_, sound in sounds.items())]))
+    assert extract(second, cache).exit_code == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("m2e.extract.session.choose_device", lambda device: sys.exit(143))  # ends before the first track
+        assert extract(second, cache, "--replace").exit_code == 143
+    assert FeatureCache.open(cache / "songs").track_ids == ("song00",)
+    assert FeatureCache.open(cache / "songs").hours * 3600 < 40
+    (tmp_path / "second" / "5.flac").rename(tmp_path / "away.flac")
+    summary = json.loads(extract(second, cache).stdout)  # it goes on, and knows what it has not compared
+    assert (summary["kept"], summary["new"], summary["missing"]) == (2, 1, 1)
+    assert FeatureCache.open(cache / "songs").track_ids == ("song00", "song01")
+    (tmp_path / "away.flac").rename(tmp_path / "second" / "5.flac")
+    assert json.loads(extract(second, cache).stdout)["new"] == 1
+    assert len(FeatureCache.open(cache / "songs").track_ids) == 3
+    assert json.loads(extract(second, cache).stdout)["new"] == 0
+
+
+def test_labels_that_are_lost_are_made_again_of_what_can_be_compared(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path, 3), tmp_path / "cache"
+    extract(table, cache)
+    (cache / "songs" / "labels.h5").unlink()
+    (tmp_path / "aside").mkdir()
+    for path in tmp_path.glob("[0-9].*"):
+        path.rename(tmp_path / "aside" / path.name)
+    refused = extract(table, cache)
+    assert refused.exit_code == 1
+    assert "has lost its labels.h5, and the audio of 3 of its 3 tracks is not there to be compared" in refused.stderr
+    for path in (tmp_path / "aside").iterdir():
+        path.rename(tmp_path / path.name)
+    assert json.loads(extract(table, cache).stdout)["new"] == 0
+    assert FeatureCache.open(cache / "songs").labels.foreign == frozenset()
+
+
 def test_missing_audio_is_one_line_and_nothing_there_is_exit_1(tmp_path: Path) -> None:
     write_emomusic(tmp_path / "emomusic")
     result = extract("emomusic", tmp_path / "cache", "--root", str(tmp_path / "emomusic"))

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from m2e.cache.errors import DataError
 from m2e.cache.failures import Failure, read_failures, record_failure
 from m2e.cache.layout import INDEX
+from m2e.cache.schema import FOREIGN, UNKNOWN
+from m2e.extract import overwriting
 from m2e.extract.part import Part
 from m2e.extract.plan import Plan, Selection, make_plan
+from m2e.manifests.labels import Standing, manifest_labels
 from m2e.manifests.track import Manifest, Track
 
 SHA = bytes.fromhex("9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0")  # of b"aaa"
@@ -33,6 +37,8 @@ def plan(
     stored: Mapping[str, bytes],
     failed: Mapping[str, int] | None = None,
     generations: Mapping[str, int] | None = None,
+    standing: Standing | None = None,
+    begun: int | None = None,
     **how: object,
 ) -> Plan:
     """The plan where the cache holds features of `stored` audio, and `failed` of that size did."""
@@ -45,7 +51,8 @@ def plan(
         for track_id, size in (failed or {}).items()
     }
     of_records = np.array([(generations or {}).get(track_id, 0) for track_id in stored], np.int64)
-    return make_plan(manifest, index, of_records, failures, Selection(**how))  # type: ignore[arg-type]
+    sure = standing or Standing.of(manifest_labels(manifest), None)
+    return make_plan(manifest, index, of_records, failures, Selection(**how), sure, begun)  # type: ignore[arg-type]
 
 
 def ids(made: Plan) -> list[str]:
@@ -96,14 +103,46 @@ def test_to_accept_cut_audio_tries_again_what_failed_as_audio(manifest: Manifest
     assert Selection(retry_failed=True).tries_again(crash)
 
 
-def test_overwriting_goes_on_where_it_was_interrupted_and_then_begins_anew(manifest: Manifest) -> None:
+def test_overwriting_goes_on_where_it_was_interrupted_and_otherwise_begins_anew(manifest: Manifest) -> None:
     stored = {f"t{i:02d}": b"aaa" for i in (0, 1, 2)}
-    made = plan(manifest, stored, generations={"t00": 1}, overwrite=True)
+    made = plan(manifest, stored, generations={"t00": 1}, begun=1, overwrite=True)
     assert (made.done, made.again, made.generation) == (("t00",), {"t01", "t02"}, 1)
-    again = plan(manifest, stored, generations=dict.fromkeys(stored, 1), overwrite=True)
-    assert (again.done, again.again, again.generation) == ((), set(stored), 2)
-    changed = plan(manifest, {**stored, "t00": b"aaaa"}, generations={"t00": 1}, overwrite=True)
+    # Records of two generations come of changed audio, too.
+    mixed = plan(manifest, stored, generations={"t00": 1}, overwrite=True)
+    assert (mixed.done, mixed.again, mixed.generation) == ((), set(stored), 2)
+    changed = plan(manifest, {**stored, "t00": b"aaaa"}, generations={"t00": 1}, begun=1, overwrite=True)
     assert (changed.again, changed.generation) == (set(stored), 2)
+
+
+def test_an_interrupted_overwrite_is_known_by_its_file(tmp_path: Path) -> None:
+    whole, half = Part(), Part(1, 2)
+    assert overwriting.begun(tmp_path, whole) is None
+    overwriting.begin(tmp_path, whole, 3)
+    assert (overwriting.begun(tmp_path, whole), overwriting.begun(tmp_path, half)) == (3, None)
+    overwriting.end(tmp_path, whole)
+    overwriting.end(tmp_path, whole)
+    assert overwriting.begun(tmp_path, whole) is None
+    (tmp_path / "overwrite-0-of-1.json").write_text('{"generation": "3"}')
+    with pytest.raises(DataError, match=r"overwrite-0-of-1\.json: generation is '3'"):
+        overwriting.begun(tmp_path, whole)
+
+
+def test_what_may_be_of_other_audio_is_compared(manifest: Manifest) -> None:
+    stored = {"t00": b"aaa", "t01": b"bbb", "t02": b"bbb", "t03": b"aaa"}
+    here = np.full(12, 7, np.uint64)
+    heard = here.copy()
+    heard[:2] = UNKNOWN
+    made = plan(manifest, stored, standing=Standing(heard, here))
+    assert (made.done, made.changed) == (("t00", "t02", "t03"), ("t01",))  # t02 is taken to be what it was
+    assert made.confirmed.tolist() == [i != 1 for i in range(12)]
+    heard[:] = UNKNOWN
+    unsure = plan(manifest, stored, standing=Standing(heard, here))
+    assert (unsure.done, unsure.changed) == (("t00", "t03"), ("t01", "t02"))
+    assert (unsure.unheard, unsure.doubtful) == (1, 1)
+    assert np.flatnonzero(~unsure.confirmed).tolist() == [1, 2, 3]
+    heard[:] = FOREIGN
+    foreign = plan(manifest, stored, standing=Standing(heard, here))
+    assert (foreign.done, [track.track_id for track in foreign.missing]) == (("t00",), ["t03"])
 
 
 def test_audio_that_cannot_be_looked_at_is_neither_changed_nor_missing(
