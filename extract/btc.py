@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from m2e.cache.errors import DataError
 from m2e.cache.harmony import N_CHORD_CLASSES, ChordSequence, chord_from_class
 from m2e.common.float32 import float32_products
-from m2e.extract.chords import SAMPLE_RATE
 from m2e.extract.cqt import C1, constant_q
+from m2e.extract.recogniser import SAMPLE_RATE
 from m2e.extract.sound import Sound, rechunked
 
 CHUNK_SAMPLES = 10 * SAMPLE_RATE

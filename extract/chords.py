@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from m2e.cache.errors import DataError
-from m2e.cache.harmony import ChordSequence
 from m2e.extract.btc_weights import official_checkpoint, weights_revision
-from m2e.extract.sound import Sound
+from m2e.extract.recogniser import ChordRecogniser
 
-SAMPLE_RATE = 22_050
 RECOGNISERS = ("btc", "cnn", "template")
 CNN_WEIGHTS = Path(__file__).with_name("cnn.safetensors")
-
-
-class ChordRecogniser(Protocol):
-    """Hears chords in a mono sound at 22,050 Hz of at least one sample; its name and revision go into the cache.
-
-    A long track's sound is a `Recording`, which is decoded anew whenever it is iterated over.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def revision(self) -> str: ...
-
-    def __call__(self, sound: Sound, /) -> ChordSequence: ...
 
 
 def recogniser_revision(name: str, checkpoint: Path | None = None) -> str:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from m2e.cache.harmony import NO_CHORD, PITCH_CLASSES, QUALITIES, ChordSequence
 from m2e.common.float32 import float32_products
-from m2e.extract.chords import SAMPLE_RATE
 from m2e.extract.cqt import C1
+from m2e.extract.recogniser import SAMPLE_RATE
 from m2e.extract.smoothing import likeliest_path
 from m2e.extract.sound import Sound
 from m2e.extract.spectrum import BINS_PER_SEMITONE, HOP, tuned_spectrum

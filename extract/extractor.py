@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from m2e.cache import TrackFeatures
 from m2e.common.threads import one_thread
 from m2e.extract.audio import HELD_SECONDS, load_audio
-from m2e.extract.chords import SAMPLE_RATE as CHORD_SAMPLE_RATE
-from m2e.extract.chords import ChordRecogniser, load_recogniser
+from m2e.extract.chords import load_recogniser
 from m2e.extract.encoders import Encoder, load_encoder
 from m2e.extract.key import estimate_key
+from m2e.extract.recogniser import SAMPLE_RATE as CHORD_SAMPLE_RATE
+from m2e.extract.recogniser import ChordRecogniser
 from m2e.extract.sound import Segments
 from m2e.extract.track import Models, PreparedTrack
 

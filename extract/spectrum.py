@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.extract.chords import SAMPLE_RATE
 from m2e.extract.cqt import constant_q
+from m2e.extract.recogniser import SAMPLE_RATE
 from m2e.extract.sound import Recording, Sound, Wave, blocks_of
 
 HOP = 2_048

@@ -14,7 +14,7 @@ FREE = {"click", "numpy", "rich", "m2e"}
 ALLOWED = {
     "common": ({"common"}, {"threadpoolctl", "torch"}),
     "cache": ({"cache"}, {"h5py", "matplotlib", "xxhash"}),  # matplotlib: only for m2e-cache plot
-    "manifests": ({"manifests", "cache"}, {"pandas", "pooch"}),
+    "manifests": ({"manifests", "cache"}, {"pandas", "pooch", "xxhash"}),
     "extract": (
         {"manifests", "cache", "common", "extract"},
         {"av", "distributed", "filelock", "huggingface_hub", "joblib", "librosa", "music21", "pooch", "safetensors"}

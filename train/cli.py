@@ -181,6 +181,7 @@ def main(
 
     from m2e.train.config import TrainConfig
     from m2e.train.distributed import process_group, rank
+    from m2e.train.forms import show_report, write_report
 
     place = _choose_device(device)
     started = time.monotonic()
@@ -204,8 +205,8 @@ def main(
         if rank():
             return
     report = replace(report, seconds=time.monotonic() - started)
-    text = report.write(out)
-    report.show()
+    text = write_report(report, out)
+    show_report(report)
     if as_json:
         click.echo(text, nl=False)
     more = ",".join(map(str, [*seeds, max(seeds) + 1, max(seeds) + 2]))
@@ -327,7 +328,8 @@ def _train(
     from m2e.train.data import load_data, open_caches
     from m2e.train.distributed import rank
     from m2e.train.model_card import write_model_cards
-    from m2e.train.report import Curves, make_report
+    from m2e.train.report import make_report
+    from m2e.train.results import Curves
     from m2e.train.run import train_all
     from m2e.train.scoring import score_run
 

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from m2e.train.metrics import tag_by_tag, valence_arousal_metrics
-from m2e.train.report import Curves
+from m2e.train.results import Curves
 
 _STYLE = {
     "text.parse_math": False,

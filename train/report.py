@@ -1,52 +1,26 @@
-"""What a run found, in one object, and the forms in which people and scripts read it."""
+"""What a run found, in one object."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
-
-from m2e.cache.console import console, say
-from m2e.cache.errors import printable
-from m2e.cache.files import write_atomically
 from m2e.cache.schema import ExtractionConfig
 from m2e.train.agreement import exchanged_labels
-from m2e.train.config import Task, TrainConfig
+from m2e.train.config import TrainConfig
 from m2e.train.data import EmotionData
 from m2e.train.evaluate import Evaluation
 from m2e.train.grids import Grid, run_grids, table_grid
 from m2e.train.leaks import Leak
-from m2e.train.loop import Trained
 from m2e.train.paper import PaperTable
-from m2e.train.results import LEAK_FREE, METRICS, Result, summarise
+from m2e.train.results import LEAK_FREE, Curves, Result, summarise
 
 SYNTHETIC = "SYNTHETIC data: not comparable with the paper"
 UNTRAINED = "the encoder is untrained: its features are random projections"
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Losses of a model in every epoch: in training, mean over steps, and in validation a task; and the epochs that
-    were chosen."""
-
-    training: list[float]
-    validation: dict[Task, list[float]]
-    best_epoch: dict[Task, int]
-
-    @classmethod
-    def of(cls, trained: Trained) -> Self:
-        """Those of a trained model."""
-        return cls(trained.training, trained.validation, trained.best_epoch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,55 +132,6 @@ class Report:
             "seconds": round(self.seconds, 1),
         }
 
-    def as_csv(self) -> str:
-        """A line a metric of each result."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        what = ("model", "trained_on", "inputs", "seeds", "dataset", "test", "tracks", "metric")
-        writer.writerow([*what, "mean", "sd", "low", "high", "paper", "difference"])
-        for each in self.results:
-            made = each.made
-            head = [made.model, *("+".join(map(str, part)) for part in (made.trained_on, made.inputs, made.seeds))]
-            for _, field in METRICS[each.task]:
-                values = [each.value(field), each.spread(field), each.low(field), each.high(field)]
-                values += [each.of_paper(field), each.difference(field)]
-                writer.writerow([*head, each.dataset, each.test, each.tracks, field, *values])
-        return text.getvalue()
-
-    def as_markdown(self) -> str:
-        """The tables and the facts."""
-        lines = [f"# {_markdown(self.title)}", "", *(f"**{_markdown(line)}**\n" for line in self.cautions)]
-        for grid in self.grids():
-            lines += [f"## {_markdown(grid.title)}", "", _markdown_row(grid.columns)]
-            lines.append(_markdown_row([":--" if i < grid.texts else "--:" for i in range(len(grid.columns))]))
-            lines += [*(_markdown_row(row) for block in grid.blocks for row in block), ""]
-        lines += [f"- {term}: {_markdown(text)}" for term, text in self.facts()]
-        return "\n".join(lines) + "\n"
-
-    def write(self, folder: Path) -> str:
-        """report.json, .csv, .md and .html in `folder`; returns the JSON text.
-
-        Raises:
-            DataError: they cannot be written.
-        """
-        text = json.dumps(self.as_json(), indent=2, allow_nan=False) + "\n"
-        write_atomically(folder / "report.json", text.encode())
-        write_atomically(folder / "report.csv", self.as_csv().encode())
-        write_atomically(folder / "report.md", self.as_markdown().encode())
-        # Here, not above: only the page needs matplotlib, which takes a second.
-        from m2e.train.page import render
-
-        write_atomically(folder / "report.html", render(self).encode())
-        return text
-
-    def show(self) -> None:
-        """Print it for people; 80 columns are enough."""
-        for grid in self.grids():
-            for part in grid.parts(console.width):
-                console.print(_rich(part, self.cautions))
-        for term, text in self.facts():
-            say(f"{term:10} {text}")
-
 
 LEAK_NOTE = f"rows marked {LEAK_FREE} leave these tracks out; the paper's numbers are on all tracks"
 
@@ -275,26 +200,3 @@ def _absent_classes(results: Sequence[Result]) -> list[str]:
         for field, what, how in counted
         if (n := getattr(each, field))
     ]
-
-
-def _rich(grid: Grid, cautions: Sequence[str]) -> Table:
-    title = [escape(printable(grid.title)), *(f"[bold red]{escape(printable(line))}[/]" for line in cautions)]
-    table = Table(title="\n".join(title), box=SIMPLE_HEAD, title_justify="left", collapse_padding=True, pad_edge=False)
-    for i, heading in enumerate(grid.columns):
-        table.add_column(heading, justify="left" if i < grid.texts else "right", no_wrap=True)
-    for block in grid.blocks:
-        for row in block:
-            table.add_row(*(escape(printable(cell)) for cell in row))
-        table.add_section()
-    return table
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_markdown(cell) for cell in cells)} |"
-
-
-def _markdown(text: str) -> str:
-    """A line of text as it is: no markup, no HTML, no end of a table's cell."""
-    for character in "\\`*_[]<>|":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from m2e.train.config import Task
 from m2e.train.data import EmotionData
 from m2e.train.evaluate import Evaluation, Made, metrics
 from m2e.train.leaks import Leak, find_leaks, leaked
+from m2e.train.loop import Trained
 from m2e.train.metrics import TagMetrics
 from m2e.train.paper import Pair, paper_result
 
@@ -30,6 +31,21 @@ METRICS: dict[Task, tuple[tuple[str, str], ...]] = {
         ("RMSE A", "rmse_arousal"),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Losses of a model in every epoch: in training, mean over steps, and in validation a task; and the epochs that
+    were chosen."""
+
+    training: list[float]
+    validation: dict[Task, list[float]]
+    best_epoch: dict[Task, int]
+
+    @classmethod
+    def of(cls, trained: Trained) -> Self:
+        """Those of a trained model."""
+        return cls(trained.training, trained.validation, trained.best_epoch)
 
 
 @dataclass(frozen=True)

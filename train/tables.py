@@ -12,7 +12,7 @@ from m2e.train.config import TrainConfig
 from m2e.train.data import EmotionData, MissingCacheError, open_caches
 from m2e.train.evaluate import Evaluation, Made, evaluate
 from m2e.train.paper import DATASETS, PaperRow, PaperTable
-from m2e.train.report import Curves
+from m2e.train.results import Curves
 from m2e.train.run import train_all
 
 TEACHERS = "teachers"

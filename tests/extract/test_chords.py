@@ -10,7 +10,8 @@ import pytest
 from support.progressions import played, progression, recall
 
 from m2e.cache.errors import DataError
-from m2e.extract.chords import SAMPLE_RATE, load_recogniser, recogniser_revision
+from m2e.extract.chords import load_recogniser, recogniser_revision
+from m2e.extract.recogniser import SAMPLE_RATE
 from m2e.extract.smoothing import likeliest_path
 
 MAJOR = ["C", "A:min", "F", "G", "E:min", "D:min", "G", "C"]

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from support.progressions import played, progression, recall
 
 from m2e.cache.errors import DataError
-from m2e.extract.chords import CNN_WEIGHTS, SAMPLE_RATE, fetch_recogniser, load_recogniser, recogniser_revision
+from m2e.extract.chords import CNN_WEIGHTS, fetch_recogniser, load_recogniser, recogniser_revision
 from m2e.extract.cnn import BLOCK, N_BINS, N_CLASSES, WIDTH, ChordNetwork, CNNRecogniser
+from m2e.extract.recogniser import SAMPLE_RATE
 
 TRIADS = ["C", "A:min", "F", "G", "E:min", "D:min", "G", "C"]
 RICHER = ["C:maj7", "A:min7", "F", "G:7", "E:min", "D:min7", "G:sus4", "C"]

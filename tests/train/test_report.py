@@ -20,7 +20,7 @@ from m2e.train import plots
 from m2e.train.cli import main
 from m2e.train.grids import Grid
 from m2e.train.metrics import tag_metrics
-from m2e.train.report import Curves
+from m2e.train.results import Curves
 
 SCRIPT = "<script>alert(1)</script>"
 TAGS = (SCRIPT, "a|b *c* [d](e)", r"$\frac{x", "never", "\"quoted' & 漢字")
