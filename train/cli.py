@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -14,13 +11,6 @@ from click.core import ParameterSource
 from m2e.cache.console import Command, cache_option, device_option, say
 from m2e.cache.errors import DataError
 from m2e.cache.interrupts import interruptible
-
-if TYPE_CHECKING:
-    import torch
-
-    from m2e.train.config import TrainConfig
-    from m2e.train.data import EmotionData
-    from m2e.train.report import Report
 
 EPILOG = """\b
 Examples:
@@ -179,43 +169,48 @@ def main(
         _import(published, out or Path("runs") / published.stem)
         return
 
+    from m2e.train import experiments
     from m2e.train.config import TrainConfig
-    from m2e.train.distributed import process_group, rank
-    from m2e.train.forms import show_report, write_report
+    from m2e.train.distributed import job_rank
+    from m2e.train.forms import show_report
 
-    place = _choose_device(device)
-    started = time.monotonic()
-    with process_group(place), interruptible(_say_what_is_kept):
+    place: dict[str, Any] = {
+        "cache": cache,
+        "out": out,
+        "device": device,
+        "features": features,
+        "allow_missing": allow_missing,
+    }
+    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "precision": precision}
+    how: dict[str, Any] = {"inputs": inputs}
+    how |= {name: value for name, value in given.items() if value is not None}
+    names = (datasets or "").split(",")
+    try:
+        TrainConfig.preset(preset, **how)
+        experiments.choose_device(device)
+    except DataError as error:  # all of it comes from options
+        raise click.UsageError(str(error)) from error
+    with interruptible(_say_what_is_kept):
         if mode == "evaluate":
             assert checkpoint
-            assert datasets is not None
-            report, out = _evaluate(checkpoint, datasets, cache, features, place, out, allow_missing)
+            found = experiments.evaluate(checkpoint, names, **place)
+        elif table:
+            found = experiments.reproduce(int(table), **place, preset=preset, seeds=seeds, **how)
         else:
-            given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "precision": precision}
-            changes = {name: value for name, value in given.items() if value is not None}
-            try:
-                config = TrainConfig.preset(preset, seed=seeds[0] if table else seed, inputs=inputs, **changes)
-            except DataError as error:  # all of it comes from options
-                raise click.UsageError(str(error)) from error
-            if table:
-                report, out = _table(int(table), cache, features, config, seeds, place, out, allow_missing)
-            else:
-                assert datasets is not None
-                report, out = _train(datasets, cache, features, config, place, out, tensorboard, allow_missing)
-        if rank():
-            return
-    report = replace(report, seconds=time.monotonic() - started)
-    text = write_report(report, out)
+            found = experiments.train(names, **place, preset=preset, seed=seed, tensorboard=tensorboard, **how)
+    if job_rank():
+        return
+    report, folder = found.report, found.folder
     show_report(report)
     if as_json:
-        click.echo(text, nl=False)
+        click.echo((folder / "report.json").read_text(encoding="utf-8"), nl=False)
     more = ",".join(map(str, [*seeds, max(seeds) + 1, max(seeds) + 2]))
     next_step = {
         "train": f"for the spread over seeds: the same command with --seed {seed + 1}{elsewhere}",
         "table": f"for the spread over seeds: the same command with --seeds {more}; what is done is kept",
         "evaluate": "the curves of every tag, and every track: the page in a browser",
     }[mode]
-    files = f"report.html, .md, .csv and .json are in {out}"
+    files = f"report.html, .md, .csv and .json are in {folder}"
     say(f"{report.seconds:.0f} s. {files if mode == 'evaluate' else f'Models, {files}'}. Next, {next_step}")
 
 
@@ -265,127 +260,3 @@ def _import(path: Path, folder: Path) -> None:
         f"its features are layers {', '.join(map(str, card.train.layers))} of {card.extraction.encoder}"
     )
     say(f"The model is in {folder}. Next, to test it: m2e-train --evaluate {folder} --datasets J,D,E,P")
-
-
-def _evaluate(
-    checkpoint: Path,
-    datasets: str,
-    cache: Path,
-    features: str | None,
-    place: torch.device,
-    out: Path | None,
-    allow_missing: bool,
-) -> tuple[Report, Path]:
-    from m2e.train.scoring import score_checkpoint
-
-    report = score_checkpoint(checkpoint, cache, datasets.split(","), place, features, allow_missing)
-    _say_what_lacks(report.sets)
-    labels = "-".join(data.label for data in report.sets)
-    name = f"{checkpoint.resolve().parent.name}-{checkpoint.name}" if checkpoint.is_dir() else checkpoint.stem
-    return report, out or Path("runs") / f"evaluate-{name}-on-{labels}"
-
-
-def _table(
-    number: int,
-    cache: Path,
-    features: str | None,
-    config: TrainConfig,
-    seeds: tuple[int, ...],
-    place: torch.device,
-    out: Path | None,
-    allow_missing: bool,
-) -> tuple[Report, Path]:
-    from m2e.train.data import load_data
-    from m2e.train.paper import TABLES
-    from m2e.train.report import make_report
-    from m2e.train.tables import open_available, train_table
-
-    table = TABLES[number]
-    out = out or Path("runs") / f"table-{number}-{config.based_on}"
-    caches, left_out = open_available(table, cache, features)
-    sets = load_data(caches, config, place, allow_missing=allow_missing)
-    for line in left_out:
-        say(line, "left out")
-    _begin(sets, config, out)
-    evaluations, curves = train_table(table, sets, config, seeds, out)
-    title = f"Table {table.numeral} of the paper, trained anew"
-    return make_report(
-        title, evaluations, sets, config, str(place), curves=curves, seeds=seeds, left_out=left_out, table=table
-    ), out
-
-
-def _train(
-    datasets: str,
-    cache: Path,
-    features: str | None,
-    config: TrainConfig,
-    place: torch.device,
-    out: Path | None,
-    tensorboard: bool,
-    allow_missing: bool,
-) -> tuple[Report, Path]:
-    from m2e.train.config import INPUTS
-    from m2e.train.data import load_data, open_caches
-    from m2e.train.distributed import rank
-    from m2e.train.model_card import write_model_cards
-    from m2e.train.report import make_report
-    from m2e.train.results import Curves
-    from m2e.train.run import train_all
-    from m2e.train.scoring import score_run
-
-    caches = open_caches(cache, datasets.split(","), features)
-    sets = load_data(caches, config, place, allow_missing=allow_missing)
-    labels = [data.label for data in sets]
-    variant = "" if config.inputs == INPUTS else f"-{'-'.join(config.inputs)}"
-    out = out or Path("runs") / f"{'-'.join(labels)}{variant}-{config.based_on}-{config.seed}"
-    _begin(sets, config, out)
-    run = train_all(sets, config, out, tensorboard=out / "tensorboard" if tensorboard else None)
-    curves = {name: Curves.of(model) for name, model in run.models.items()}
-    title = f"Trained on {'+'.join(labels)}"
-    evaluations = score_run(run, sets, config)
-    report = make_report(title, evaluations, sets, config, str(place), curves=curves, seeds=[config.seed])
-    if not rank():
-        write_model_cards(out, run.models, report.results)
-    return report, out
-
-
-def _begin(sets: list[EmotionData], config: TrainConfig, out: Path) -> None:
-    """Say what is there and what to know of it, and write the config."""
-    from m2e.cache.files import write_atomically
-    from m2e.train.agreement import exchanged_labels
-    from m2e.train.leaks import find_leaks
-    from m2e.train.report import cautions
-
-    for data in sets:
-        counts = ", ".join(f"{len(rows)} {split}" for split, rows in data.splits.items())
-        say(f"{data.name}: {counts} tracks, {int(data.n_segments.sum())} segments")
-        for note in data.notes:
-            say(note, "note")
-    _say_what_lacks(sets)
-    for line in (*cautions(sets), *exchanged_labels(sets)):
-        say(line, "note")
-    for leak in find_leaks(sets, sets):
-        say(f"{leak}: where both are used, results without them stand beside the others", "leak")
-    # First, so that a folder that cannot be written stops the run before its work, not after.
-    write_atomically(out / "config.json", config.to_json().encode())
-
-
-def _say_what_lacks(sets: Sequence[EmotionData]) -> None:
-    for data in sets:
-        if data.lack:
-            say(data.lack, "missing", "red")
-
-
-def _choose_device(device: str) -> torch.device:
-    import torch
-
-    from m2e.train.distributed import local_rank
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise click.BadParameter("this machine has no CUDA device; use --device cpu", param_hint="--device")
-    there = device != "cpu" and torch.cuda.is_available()
-    place = torch.device("cuda", local_rank()) if there else torch.device("cpu")
-    if place.type == "cpu":
-        # The matrices are small: more threads are slower, and sum in another order.
-        torch.set_num_threads(1)
-    return place

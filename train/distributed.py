@@ -29,6 +29,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def job_rank() -> int:
+    """Number of this process among those that torchrun started, within `process_group` or not."""
+    return int(os.environ["RANK"]) if under_torchrun() else 0
+
+
 def rank() -> int:
     """Number of this process in the job; 0 is the one that writes and prints."""
     return dist.get_rank() if dist.is_initialized() else 0
