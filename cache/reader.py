@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from m2e.cache.layout import unsound
 from m2e.cache.mapped import MappedEmbeddings
 from m2e.cache.notes import Note, read_notes
 from m2e.cache.schema import ExtractionConfig, Labels
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _TRIES = 20
 _T = TypeVar("_T")
@@ -147,6 +150,42 @@ class FeatureCache:
         """What there is to say of the audio of tracks, where there is anything. Raises DataError as `read_notes`."""
         digests = (digest.tobytes() for digest in self._catalogue.index["audio_sha256"])
         return read_notes(self._features, dict(zip(self.track_ids, digests, strict=True)))
+
+    def to_frame(self) -> DataFrame:
+        """What is known of each track but its features, as a pandas table, one row a track of `track_ids`.
+
+        Its index is track_id; its columns are duration (seconds), segments, chords (how many), tonic (0-11, C is 0) and
+        mode (missing where no key was found), then, missing for a track that is no longer in the manifest, split,
+        clip_group, artist, valence and arousal (1-9, NaN where unlabelled), and each tag.
+        """
+        import pandas as pd
+
+        index, labels = self._catalogue.index, self.labels
+        tracks = pd.Index(self.track_ids, name="track_id")
+        found = index["key_tonic"] >= 0
+        facts = pd.DataFrame(
+            {
+                "duration": index["duration"],
+                "segments": index["segments"].astype(np.int64),
+                "chords": index["chords"].astype(np.int64),
+                "tonic": pd.array(np.where(found, index["key_tonic"], 0), "Int8"),
+                "mode": [MODES[mode] if there else None for mode, there in zip(index["key_mode"], found, strict=True)],
+            },
+            tracks,
+        )
+        facts.loc[~found, "tonic"] = pd.NA
+        told = pd.DataFrame(
+            {
+                "split": labels.splits,
+                "clip_group": labels.clip_group,
+                "artist": labels.artist,
+                "valence": labels.valence_arousal[:, 0],
+                "arousal": labels.valence_arousal[:, 1],
+            },
+            labels.track_ids,
+        )
+        tags = pd.DataFrame(labels.tags.astype(bool), labels.track_ids, labels.tag_names)
+        return facts.join(told).join(tags)
 
     def embeddings(self, track_id: str) -> NDArray[np.float32]:
         """Embeddings of a track, segments in time order [shape=(segments, layers, dim)].

@@ -150,7 +150,7 @@ class Manifest:
         if unknown:
             raise ValueError(f"{what}: tags {sorted(map(str, unknown))[:3]} are not among its tag names")
 
-    def frame(self) -> DataFrame:
+    def to_frame(self) -> DataFrame:
         """The tracks as a pandas table, one row a track in the manifest's order, for looking and counting.
 
         Its index is track_id; its columns are path, split (missing for a track in no split), clip_group, artist,

@@ -13,14 +13,15 @@ FREE = {"click", "numpy", "rich", "m2e"}
 # Of ours, and of the heavy ones. manifests and extract may use the cache; train must never see audio or encoders.
 ALLOWED = {
     "common": ({"common"}, {"threadpoolctl", "torch"}),
-    "cache": ({"cache"}, {"h5py", "matplotlib", "xxhash"}),  # matplotlib: only for m2e-cache plot
+    # matplotlib: only for m2e-cache plot; pandas: only for to_frame().
+    "cache": ({"cache"}, {"h5py", "matplotlib", "pandas", "xxhash"}),
     "manifests": ({"manifests", "cache"}, {"pandas", "pooch", "xxhash"}),
     "extract": (
         {"manifests", "cache", "common", "extract"},
         {"av", "distributed", "filelock", "huggingface_hub", "joblib", "librosa", "music21", "pooch", "safetensors"}
         | {"scipy", "soundfile", "soxr", "threadpoolctl", "torch", "transformers"},
     ),
-    "train": ({"cache", "common", "train"}, {"matplotlib", "numba", "safetensors", "sklearn", "torch"}),
+    "train": ({"cache", "common", "train"}, {"matplotlib", "numba", "pandas", "safetensors", "sklearn", "torch"}),
     "predict": (
         {"cache", "common", "extract", "train", "predict"},
         {"huggingface_hub", "joblib", "matplotlib", "starlette", "torch", "uvicorn"},

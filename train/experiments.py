@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -168,6 +169,10 @@ def reproduce(
         return finish(report, folder)
 
 
+# Random numbers are the process's, so one experiment at a time draws them; they are put back.
+_ALONE = threading.Lock()
+
+
 class _Finish:
     """The end of an experiment: the time it took goes into its report, and that to the disk."""
 
@@ -185,7 +190,7 @@ class _Finish:
 def _timed(device: str) -> Iterator[tuple[torch.device, _Finish]]:
     place, finish = choose_device(device), _Finish()
     # On a CPU the matrices are small: more threads are slower, and sum in another order.
-    with one_thread(), process_group(place):
+    with _ALONE, one_thread(), torch.random.fork_rng(), process_group(place):
         yield place, finish
 
 

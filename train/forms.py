@@ -17,22 +17,14 @@ from m2e.cache.errors import printable
 from m2e.cache.files import write_atomically
 from m2e.train.grids import Grid
 from m2e.train.report import Report
-from m2e.train.results import METRICS
 
 
 def as_csv(report: Report) -> str:
     """A line a metric of each result."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    what = ("model", "trained_on", "inputs", "seeds", "dataset", "test", "tracks", "metric")
-    writer.writerow([*what, "mean", "sd", "low", "high", "paper", "difference"])
-    for each in report.results:
-        made = each.made
-        head = [made.model, *("+".join(map(str, part)) for part in (made.trained_on, made.inputs, made.seeds))]
-        for _, field in METRICS[each.task]:
-            values = [each.value(field), each.spread(field), each.low(field), each.high(field)]
-            values += [each.of_paper(field), each.difference(field)]
-            writer.writerow([*head, each.dataset, each.test, each.tracks, field, *values])
+    text, rows = io.StringIO(), list(report.rows())
+    writer = csv.DictWriter(text, rows[0] if rows else (), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m2e.cache.schema import ExtractionConfig
 from m2e.train.agreement import exchanged_labels
@@ -17,7 +17,10 @@ from m2e.train.evaluate import Evaluation
 from m2e.train.grids import Grid, run_grids, table_grid
 from m2e.train.leaks import Leak
 from m2e.train.paper import PaperTable
-from m2e.train.results import LEAK_FREE, Curves, Result, summarise
+from m2e.train.results import LEAK_FREE, METRICS, Curves, Result, summarise
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SYNTHETIC = "SYNTHETIC data: not comparable with the paper"
 UNTRAINED = "the encoder is untrained: its features are random projections"
@@ -63,6 +66,33 @@ class Report:
     def grids(self) -> list[Grid]:
         """The results as tables of text."""
         return [table_grid(self.table, self.results)] if self.table else run_grids(self.results)
+
+    def to_frame(self) -> DataFrame:
+        """The results as a pandas table, a row a metric: model, trained_on, inputs, seeds, dataset, test, tracks, metric,
+        mean and sd over seeds, low and high of its interval, the paper's number, and the difference from it."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows()))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A metric of each result."""
+        for each in self.results:
+            made = each.made
+            for _, field in METRICS[each.task]:
+                yield {
+                    "model": made.model,
+                    **{name: "+".join(map(str, getattr(made, name))) for name in ("trained_on", "inputs", "seeds")},
+                    "dataset": each.dataset,
+                    "test": each.test,
+                    "tracks": each.tracks,
+                    "metric": field,
+                    "mean": each.value(field),
+                    "sd": each.spread(field),
+                    "low": each.low(field),
+                    "high": each.high(field),
+                    "paper": each.of_paper(field),
+                    "difference": each.difference(field),
+                }
 
     def facts(self) -> list[tuple[str, str]]:
         """Terms and texts: where labels, splits, features and chords come from, and what to know of the numbers."""

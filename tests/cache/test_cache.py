@@ -273,3 +273,23 @@ def test_values_that_float16_cannot_hold_are_refused(value: float) -> None:
 def test_ids_that_cannot_be_stored_are_refused(track_id: str) -> None:
     with pytest.raises(ValueError, match="track id"):
         random_track(track_id)
+
+
+def test_a_table_of_tracks_and_labels(cache: FeatureCache, tmp_path: Path) -> None:
+    frame = cache.to_frame()
+    assert tuple(frame.index) == cache.track_ids
+    assert tuple(frame["split"]) == cache.splits
+    assert frame["duration"].sum() / 3600 == cache.hours
+    assert frame["segments"].sum() == cache.n_segments
+    for track_id, row in frame.iterrows():
+        key = cache.key(str(track_id))
+        if key is None:
+            assert row[["mode", "tonic"]].isna().all()
+        else:
+            assert (row["mode"], row["tonic"]) == (key.mode, key.tonic)
+    labels = cache.labels
+    rows = [labels.track_ids.index(track_id) for track_id in cache.track_ids]
+    np.testing.assert_array_equal(frame[["valence", "arousal"]].to_numpy(), labels.valence_arousal[rows])
+    tagged = make_cache(tmp_path / "tagged", make_labels("tagged", "", 5, ("calm", "sad")))
+    frame = FeatureCache.open(tagged).to_frame()
+    np.testing.assert_array_equal(frame[["calm", "sad"]].to_numpy(), FeatureCache.open(tagged).labels.tags != 0)

@@ -24,7 +24,7 @@ def test_a_frame_holds_every_track_in_order() -> None:
         ),
         tag_names=("calm", "dark"),
     )
-    frame = manifest.frame()
+    frame = manifest.to_frame()
     assert frame.index.tolist() == ["b", "a"]
     assert frame.index.name == "track_id"
     assert frame["split"].iloc[0] == "train"
@@ -37,7 +37,7 @@ def test_a_frame_holds_every_track_in_order() -> None:
 
 @pytest.mark.parametrize("names", [(), ("valence",)])
 def test_a_frame_of_no_tags_or_of_a_tag_named_like_a_label(names: tuple[str, ...]) -> None:
-    frame = Manifest("mine", "", (Track("a", Path("a.mp3")),), names).frame()
+    frame = Manifest("mine", "", (Track("a", Path("a.mp3")),), names).to_frame()
     assert list(frame.columns) == ["path", "split", "clip_group", "artist", "valence", "arousal", *names]
 
 
