@@ -12,7 +12,7 @@ from m2e.cache.files import remove_stale_temporaries, write_atomically
 from m2e.cache.folders import CONFIG_FILE as CONFIG_FILE
 from m2e.cache.folders import feature_files, write_config
 from m2e.cache.folders import features_folder as features_folder
-from m2e.cache.layout import Records, feature_image, feature_name, join, to_record
+from m2e.cache.layout import HIGHEST_GENERATION, Records, feature_image, feature_name, join, to_record
 from m2e.cache.notes import record_notes
 from m2e.cache.provenance import write_provenance
 from m2e.cache.schema import ExtractionConfig, TrackFeatures
@@ -36,7 +36,15 @@ class FeatureWriter:
             folder: the data set's cache folder.
             config: the settings.
             generation: of the records, higher than that of those that they replace (see `m2e.cache.layout`).
+
+        Raises:
+            DataError: there is no such generation.
         """
+        if not 0 <= generation <= HIGHEST_GENERATION:
+            raise DataError(
+                f"{folder} has records of generation {generation - 1}, the highest there is: `m2e-cache pack {folder}` "
+                "begins at 0 again; then run the same command again"
+            )
         self.folder = features_folder(folder, config)
         self._config = config
         self._generation = generation
