@@ -17,8 +17,8 @@ LABELS_FILE = "labels.h5"
 SET_ASIDE = "set-aside"
 LOST_SETTINGS = f"has lost its {CONFIG_FILE}: the m2e-extract command that made it writes it again"
 LOST_LABELS = (
-    f"has lost its {LABELS_FILE}: `m2e-cache relabel` writes it again (for a table of your own with --manifest FILE.csv), "
-    "as does the m2e-extract command that made it"
+    f"has lost its {LABELS_FILE}: `m2e-cache relabel` writes it again (for a table of your own with --manifest "
+    "FILE.csv), as does the m2e-extract command that made it"
 )
 _PREFIX = "features-"
 # Of a data set's labelled tracks: without more than this share of them, its results are those of another data set, and

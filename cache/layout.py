@@ -46,7 +46,7 @@ INDEX = np.dtype(
 )
 _DIGESTED_BYTES = INDEX.fields["digest"][1] if INDEX.fields else 0
 NO_KEY = -1
-# More often no track is done again; there is always room above for a writer, or packing makes it.
+# More often no track is done again.
 HIGHEST_GENERATION = 1 << 32
 VERSION = 1
 SCHEMAS: Schemas = {VERSION: {"embeddings": (np.dtype("<f2"), 3), "chords": (CHORD, 1), "index": (INDEX, 1)}}

@@ -38,7 +38,7 @@ class _Patience:
         if time.monotonic() > self._deadline:
             raise LockedError(f"{self._folder} is being packed, merged or relabelled by {owner}: {remedy}")
         if not self._said:
-            say(f"waiting up to {self._seconds:.0f} s for {owner}, which packs, merges or relabels {self._folder}", "note")
+            say(f"waiting for {owner}, which packs, merges or relabels {self._folder} ({self._seconds:.0f} s)", "note")
         self._said = True
         time.sleep(_PAUSE_SECONDS)
 

@@ -28,7 +28,7 @@ from m2e.cache.json_lines import MOST_BYTES
 from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.lock import pack_lock
 from m2e.cache.regular import read_regular
-from m2e.cache.schema import ExtractionConfig, Labels
+from m2e.cache.schema import Labels
 
 
 @dataclass(frozen=True)

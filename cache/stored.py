@@ -65,7 +65,8 @@ def open_features(
     Raises:
         FileNotFoundError: the file is gone, as when a packer has just replaced it.
         UnreadableError, NewerError, DamagedError: see there.
-        DataError: it is no regular file, was made with other settings than `config`, or has a generation that cannot be.
+        DataError: it is no regular file, was made with other settings than `config`, or has a generation that no m2e
+            gives.
     """
     path = features / name
     with inspect(path, SCHEMAS, ("fingerprint", "generation")) as contents:
@@ -81,8 +82,8 @@ def open_features(
             raise DamagedError(f"{path} has a generation that is no number")
         if not 0 <= generation <= HIGHEST_GENERATION:
             raise DataError(
-                f"{path} has generation {generation}, which no m2e gives (0 to {HIGHEST_GENERATION}): somebody made it; "
-                "move it away, and m2e-extract does again what is in no other file"
+                f"{path} has generation {generation}, and m2e gives 0 to {HIGHEST_GENERATION}: somebody made it; move "
+                "it away, and m2e-extract does again what is in no other file"
             )
         embeddings, chords = contents.blocks["embeddings"], contents.blocks["chords"]
         layers, dim = embeddings.shape[1:]

@@ -148,7 +148,7 @@ def test_lock_of_another_process_is_respected(folder: Path) -> None:
 def test_a_write_that_fails_leaves_the_old_labels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (folder / "labels.h5").read_bytes()
 
-    def full(descriptor: int, content: object) -> int:
+    def full(*words: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
