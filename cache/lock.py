@@ -35,10 +35,11 @@ class _Patience:
     def wait(self, path: Path, remedy: str) -> None:
         """Wait a moment for the one who has the lock at `path`; raises LockedError where there is no time left."""
         owner = _owner(path)
-        if time.monotonic() > self._deadline:
+        if time.monotonic() >= self._deadline:
             raise LockedError(f"{self._folder} is being packed, merged or relabelled by {owner}: {remedy}")
         if not self._said:
-            say(f"waiting for {owner}, which packs, merges or relabels {self._folder} ({self._seconds:.0f} s)", "note")
+            most = f"at most {self._seconds:g} s"
+            say(f"waiting for {owner}, which packs, merges or relabels {self._folder} ({most})", "note")
         self._said = True
         time.sleep(_PAUSE_SECONDS)
 

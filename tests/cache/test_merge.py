@@ -76,3 +76,10 @@ def test_a_damaged_source_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match="repair"):
         merge([source], tmp_path / "target")
+
+
+@pytest.mark.parametrize("name", ["a,b", " a", "a ", ".a"])
+def test_a_target_that_no_list_of_data_sets_could_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"'{name}' cannot name a data set"):
+        merge([part(tmp_path / "a", slice(0, 5))], tmp_path / name)
+    assert not (tmp_path / name).exists()
