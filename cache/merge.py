@@ -28,7 +28,7 @@ from m2e.cache.json_lines import MOST_BYTES
 from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.lock import pack_lock
 from m2e.cache.regular import read_regular
-from m2e.cache.schema import Labels
+from m2e.cache.schema import FOREIGN, UNKNOWN, Labels, Source
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,32 @@ def _together(ours: Labels, theirs: Labels, where: Path) -> Labels:
         clip_group=both("clip_group"),
         artist=both("artist"),
         provenance="; ".join(dict.fromkeys((ours.provenance, theirs.provenance))),
-        source=ours.source,
+        source=_source(ours, theirs, new),
     )
+
+
+def _source(ours: Labels, theirs: Labels, new: list[int]) -> Source | None:
+    """Which manifest the labels of both are; `new`: the rows of theirs that ours lack.
+
+    Of a track in both the features may come from either: they are as well known as in the one that knows less.
+    """
+    root = next((its.source.root for its in (ours, theirs) if its.source), None)
+    if not root:
+        return ours.source or theirs.source
+    (paths, heard), (their_paths, their_heard) = _known(ours), _known(theirs)
+    row = {track_id: i for i, track_id in enumerate(ours.track_ids)}
+    both = [(row[track_id], i) for i, track_id in enumerate(theirs.track_ids) if track_id in row]
+    for i, j in both:
+        if heard[i] != their_heard[j]:
+            heard[i] = FOREIGN if FOREIGN in (heard[i], their_heard[j]) else UNKNOWN
+    return Source(root, np.append(paths, their_paths[new]), np.append(heard, their_heard[new]))
+
+
+def _known(labels: Labels) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    if labels.source and labels.source.root:
+        return labels.source.paths, labels.source.heard.copy()
+    unknown = np.full(len(labels.track_ids), UNKNOWN, np.uint64)
+    return unknown, unknown.copy()
 
 
 def _same(ours: Labels, i: int, theirs: Labels, j: int) -> bool:
