@@ -21,6 +21,15 @@ SEAL_TRACKS = 64
 SEAL_SECONDS = 30.0
 
 
+def check_generation(folder: Path, generation: int) -> None:
+    """Raise DataError where the records of a data set's cache folder can have no generation that is so high."""
+    if generation > HIGHEST_GENERATION:
+        raise DataError(
+            f"{folder} has records of generation {generation - 1}, the highest there is: `m2e-cache pack {folder}` "
+            "begins at 0 again; then run the same command again"
+        )
+
+
 class FeatureWriter:
     """Writes one data set's features; several writers may share a folder, since no file is ever changed.
 
@@ -40,11 +49,7 @@ class FeatureWriter:
         Raises:
             DataError: there is no such generation.
         """
-        if not 0 <= generation <= HIGHEST_GENERATION:
-            raise DataError(
-                f"{folder} has records of generation {generation - 1}, the highest there is: `m2e-cache pack {folder}` "
-                "begins at 0 again; then run the same command again"
-            )
+        check_generation(folder, generation)
         self.folder = features_folder(folder, config)
         self._config = config
         self._generation = generation

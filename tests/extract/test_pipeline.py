@@ -21,6 +21,8 @@ from support.official import write_emomusic
 from m2e.cache import FeatureCache, stored
 from m2e.cache.cli import main as care
 from m2e.cache.failures import read_failures
+from m2e.cache.files import content_digest
+from m2e.cache.layout import HIGHEST_GENERATION
 from m2e.cache.lock import pack_lock
 from m2e.extract.cli import main
 
@@ -254,6 +256,31 @@ def test_what_packing_finds_to_be_damaged_or_unreadable_is_named_after_the_summa
         assert CliRunner().invoke(care, shlex.split(repair)[1:]).exit_code == 0
         assert extract(table, cache).exit_code == 0
         assert CliRunner().invoke(care, ["verify", "--deep", str(cache / "songs")]).exit_code == 0
+
+
+def test_above_the_highest_generation_the_remedy_that_is_named_helps(tmp_path: Path) -> None:
+    """Somebody made a file of that generation."""
+    import h5py
+
+    table, cache = write_songs(tmp_path, 2), tmp_path / "cache"
+    extract(table, cache)
+    path = next(cache.glob("songs/features-*/pack-*.h5"))
+    with h5py.File(path, "r+") as file:
+        file.attrs["generation"] = np.uint64(HIGHEST_GENERATION)
+    path.rename(path.with_name(f"shard-{content_digest(path.read_bytes())}.h5"))
+    refused = extract(table, cache, "--overwrite")
+    assert refused.exit_code == 1
+    pack = f"m2e-cache pack {cache / 'songs'}"
+    assert f"`{pack}` begins at 0 again" in refused.stderr.splitlines()[-1]
+    assert CliRunner().invoke(care, shlex.split(pack)[1:]).exit_code == 0
+    done = extract(table, cache, "--overwrite")
+    assert (done.exit_code, json.loads(done.stdout)["new"]) == (0, 2)
+    state = path.with_name("overwrite-0-of-1.json")
+    state.write_text(json.dumps({"generation": 2**63 - 1}))
+    refused = extract(table, cache, "--overwrite")
+    assert f"{state}: generation is {2**63 - 1}, not 1 to {HIGHEST_GENERATION}. Remove it" in refused.stderr
+    state.unlink()
+    assert extract(table, cache, "--overwrite").exit_code == 0
 
 
 def test_a_lock_that_another_packer_holds_spoils_no_run(tmp_path: Path) -> None:
