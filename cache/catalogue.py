@@ -38,7 +38,7 @@ class Catalogue:
         rounded: rows of tracks of which another record of the same audio is there, as two kinds of processors make
             them; the one with the lowest digest is read [shape=(R,)].
         disputed: rows of tracks of which records of different audio are there and nothing says which is newer than the
-            time of their files [shape=(R,)].
+            time of their files, then their names [shape=(R,)].
         losers: numbers of the records (as in `stored_file`) that `disputed` ones have beside those that are read.
     """
 
@@ -56,7 +56,7 @@ class Catalogue:
     def generations(self) -> NDArray[np.int64]:
         """The highest of each track's records [shape=(N,)]."""
         found = np.zeros(len(self.index), np.int64)
-        of_files = np.array([file.generation for file in self.files], np.int64)
+        of_files = _generations(self.files)
         if of_files.any():
             np.maximum.at(found, self.stored_row, of_files[self.stored_file])
         return found
@@ -210,8 +210,11 @@ def _merge(parts: list[tuple[FeatureFile, slice]], rows: NDArray[Any]) -> Catalo
     row[order] = place
     copies = order[~new]
     del order, new, place
-    differ = copies[(rows["digest"][copies] != rows["digest"][chosen[row[copies]]]).any(axis=1)]
-    several = _choose(files, rows, stored_file, row, chosen, np.unique(row[differ]))
+    rivals = chosen[row[copies]]
+    generation = _generations(files)
+    differ = (rows["digest"][copies] != rows["digest"][rivals]).any(axis=1)
+    differ |= generation[stored_file[copies]] != generation[stored_file[rivals]]
+    several = _choose(files, rows, stored_file, row, chosen, np.unique(row[copies[differ]]))
     bytes_of_rows = rows.view("u1").reshape(len(rows), rows.itemsize)
     for column in range(0, rows.itemsize, _PIECE_BYTES):  # a piece of all rows at a time: a second index is too much
         piece = bytes_of_rows[:, column : column + _PIECE_BYTES]
@@ -234,7 +237,7 @@ def _choose(
     among = np.zeros(len(chosen), np.bool_)
     among[contested] = True
     members = np.flatnonzero(among[row])
-    generation = np.array([file.generation for file in files])[stored_file[members]]
+    generation = _generations(files)[stored_file[members]]
     digest = np.ascontiguousarray(rows["digest"][members]).view(">u8")
     order = np.lexsort((digest[:, 1], digest[:, 0], -generation, row[members]))
     members, generation, digest = members[order], generation[order], digest[order]
@@ -251,13 +254,18 @@ def _choose(
     ends = np.append(starts[1:], len(members))
     for i in disputed.tolist():
         peers = members[starts[i] : ends[i]][newest[starts[i] : ends[i]]]
-        written = [_written(files, int(stored_file[peer]), times) for peer in peers.tolist()]
-        winner = peers[int(np.argmax(written))]
+        # Files are in the order of their names.
+        written = [(_written(files, number, times), number) for number in stored_file[peers].tolist()]
+        winner = peers[written.index(max(written))]
         chosen[contested[i]] = winner
         losers += peers[(rows["audio_sha256"][peers] != rows["audio_sha256"][winner]).any(axis=1)].tolist()
     rounded = np.setdiff1d(group[other], disputed)
     replaced = np.unique(group[~newest])
     return contested[replaced], contested[rounded], contested[disputed], np.array(losers, np.int64)
+
+
+def _generations(files: tuple[FeatureFile, ...]) -> NDArray[np.int64]:
+    return np.array([file.generation for file in files], np.int64)
 
 
 def _written(files: tuple[FeatureFile, ...], number: int, times: dict[int, int]) -> int:

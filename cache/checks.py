@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 
 from m2e.cache.errors import DataError, printable
 
 _SHOWN = 80
+# It becomes the name of a folder, and stands in lists between commas.
+_NAME = re.compile(r"[^./\\\s,](?:[^/\\,]{0,98}[^/\\\s,])?")
+NAME_RULE = "1-100 printable characters without slashes and commas, no space at an end, no dot in front"
 
 
 def require(right: bool, name: str, value: object, accepted: str) -> None:
@@ -39,3 +43,8 @@ def is_line(value: object) -> bool:
 def is_one_of(value: object, accepted: Collection[str]) -> bool:
     """Whether it is one of these texts."""
     return isinstance(value, str) and value in accepted
+
+
+def can_name(name: str) -> bool:
+    """Whether a data set can have this name, see `NAME_RULE`."""
+    return bool(_NAME.fullmatch(name)) and name.isprintable()

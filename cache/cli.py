@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,49 +99,66 @@ def verify(folder: Path, deep: bool, as_json: bool) -> None:
     from m2e.cache.folders import (
         CONFIG_FILE,
         LABELS_FILE,
+        LOST_LABELS,
         LOST_SETTINGS,
         feature_files,
         features_folders,
         read_config,
+        with_settings,
         without_settings,
     )
     from m2e.cache.labels import read_labels
     from m2e.cache.reader import scan
     from m2e.cache.verify import Damage, verify
 
-    groups = features_folders(folder)
+    lost = without_settings(folder)
+    groups = with_settings(folder) if lost else features_folders(folder)
     n = sum(len(feature_files(group)) for group in groups)
     found, notes = [], []
+    there: set[str] = set()
     with counting("checking", n, "files") as advance:
         for group in groups:
             found += verify(group, deep=deep, advance=advance)
-            notes += scan(group, read_config(group), {}).several
-    found += [
-        Damage(group / CONFIG_FILE, f"{group.name} {LOST_SETTINGS}", (), "foreign")
-        for group in without_settings(folder)
-    ]
-    try:
-        read_labels(folder)
-    except DataError as error:
-        found.append(Damage.of(folder / LABELS_FILE, error))
+            with contextlib.suppress(DataError):  # of its settings, which is found already
+                catalogue = scan(group, read_config(group), {})
+                notes += catalogue.several
+                there.update(track_id.decode() for track_id in catalogue.index["id"].tolist())
+    found += [Damage(group / CONFIG_FILE, f"{group.name} {LOST_SETTINGS}", (), "lost") for group in lost]
+    if (folder / LABELS_FILE).exists():
+        try:
+            read_labels(folder)
+        except DataError as error:
+            found.append(Damage.of(folder / LABELS_FILE, error))
+    else:
+        found.append(Damage(folder / LABELS_FILE, f"{folder} {LOST_LABELS}. {_named(there)}", (), "lost"))
     if as_json:
         click.echo(json.dumps({"files": n, "damaged": [_as_json(its) for its in found], "notes": notes}, indent=2))
     else:
         _print_damage(found)
     for note in notes:
         say(note, "note")
-    damaged = sum(its.kind == "damaged" for its in found)
+    damaged, missing = (sum(its.kind == kind for its in found) for kind in ("damaged", "lost"))
     if found:
+        others = len(found) - damaged - missing
         raise DataError(
             f"{damaged} of {n + 1} files are damaged"
-            + (f", and {len(found) - damaged} cannot be used as they are" if damaged < len(found) else "")
+            + (f", and {others} cannot be used as they are" if others else "")
+            + (f", and {missing} are not there" if missing else "")
             + (
                 f": `m2e-cache repair {folder}` sets damaged ones aside, saves what is good and says what to do again"
                 if damaged
-                else ": nothing is known to be lost; make them readable, or update m2e"
+                else ": no features are known to be lost; make readable what cannot be read, update m2e where that is "
+                "asked for, or do what else the lines above say"
             )
         )
     say(f"{folder}: {n} files are as they were written, and so are the labels.")
+
+
+def _named(track_ids: Collection[str]) -> str:
+    """How many tracks have features, and which."""
+    shown = sorted(track_ids)[:_SHOWN]
+    more = f", and {len(track_ids) - len(shown)} more" if len(track_ids) > len(shown) else ""
+    return f"{len(track_ids)} tracks have features: {', '.join(shown)}{more}" if shown else "No track has features"
 
 
 def _as_json(damage: Damage) -> dict[str, Any]:
@@ -163,10 +182,10 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
     A file is damaged where its digest is not the one in its name. It moves to the folder set-aside beside it; nothing
     is deleted. What cannot be read, or was written by a newer m2e, stays where it is.
     """
-    from m2e.cache.folders import LOST_SETTINGS, feature_files, features_folders
+    from m2e.cache.folders import LOST_LABELS, LOST_SETTINGS, feature_files, with_settings
     from m2e.cache.repair import repair
 
-    n = sum(len(feature_files(group)) for group in features_folders(folder))
+    n = sum(len(feature_files(group)) for group in with_settings(folder))
     with counting("checking", n, "files") as advance:
         done = repair(folder, break_lock=break_lock, advance=advance)
     if as_json:
@@ -178,8 +197,19 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
             tell(f"redo  {track_id}")
         if len(done.redo) > _SHOWN:
             tell(f"redo  and {len(done.redo) - _SHOWN} more")
+        for track_id, now in done.older.items():
+            tell(f"older  {track_id}  {now}")
     for group in done.lost:
         say(f"{group} {LOST_SETTINGS}", "note")
+    if done.unlabelled:
+        say(f"{folder} {LOST_LABELS}. {_named(done.unlabelled)}", "note")
+    if done.older:
+        say(f"the newest records of {len(done.older)} tracks were damaged, and older ones are read now", "note")
+    if done.untold:
+        say(
+            f"{done.untold} damaged files do not tell which tracks they held: older records of these may be read now",
+            "note",
+        )
     say(
         f"{folder}: {len(done.damage)} files set aside, {len(done.saved)} tracks saved from them, "
         + (f"{len(done.left)} left that cannot be used as they are, " if done.left else "")
@@ -188,7 +218,7 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
             f"Next: {'; '.join(done.commands)}"
             if done.commands
             else ""
-            if done.lost or done.left
+            if done.lost or done.left or done.unlabelled
             else "Nothing more to do."
         )
     )

@@ -30,10 +30,15 @@ _STALE_SECONDS = 24 * 3600.0
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, modified: int | None = None) -> None:
     """Write `content` to `path` so that a reader, a kill or a power cut sees the old file or the new, never a part.
 
     It is durable when this returns: reserved, written, fsync, rename, fsync of the folder.
+
+    Args:
+        path: the file.
+        content: what it is to hold.
+        modified: when it is to have been modified, in nanoseconds as `st_mtime_ns` has them; None: now.
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
@@ -42,7 +47,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         _make_folder(path.parent)
         try:
-            _write(temporary, content)
+            _write(temporary, content, modified)
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -61,7 +66,7 @@ def temporary_name() -> str:
     return f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, modified: int | None) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         try_lock(descriptor)
@@ -71,6 +76,8 @@ def _write(path: Path, content: bytes) -> None:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
+        if modified is not None:
+            os.utime(descriptor, ns=(modified, modified))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

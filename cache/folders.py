@@ -8,14 +8,18 @@ from pathlib import Path
 
 from m2e.cache.errors import DamagedError, DataError, NewerError, UnreadableError
 from m2e.cache.files import write_atomically
-from m2e.cache.json_files import MOST_BYTES
+from m2e.cache.json_files import MOST_BYTES, parse_object
 from m2e.cache.regular import read_regular
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.schema import FEATURE_VERSION, ExtractionConfig, fingerprints
 
 CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.h5"
 SET_ASIDE = "set-aside"
 LOST_SETTINGS = f"has lost its {CONFIG_FILE}: the m2e-extract command that made it writes it again"
+LOST_LABELS = (
+    f"has lost its {LABELS_FILE}: `m2e-cache relabel` writes it again (for a table of your own with --manifest "
+    "FILE.csv), as does the m2e-extract command that made it"
+)
 _PREFIX = "features-"
 # Of a data set's labelled tracks: without more than this share of them, its results are those of another data set, and
 # m2e-train asks for --allow-missing.
@@ -42,7 +46,7 @@ def features_folders(folder: Path, features: str | None = None) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-    found = sorted(path.parent for path in folder.glob(f"{_PREFIX}*/{CONFIG_FILE}"))
+    found = with_settings(folder)
     chosen = [path for path in found if path.name.startswith(f"{_PREFIX}{features or ''}")]
     if not chosen and (lost := without_settings(folder)):
         raise DataError(f"{lost[0]} {LOST_SETTINGS}")
@@ -65,6 +69,11 @@ def training_command(dataset: str, folder: Path, features: str = "", allow_missi
     which = ["--features", features] if features else []
     which += ["--allow-missing"] * allow_missing
     return shlex.join(["m2e-train", "--datasets", dataset, "--cache", str(caches), *which])
+
+
+def with_settings(folder: Path) -> list[Path]:
+    """The features folders that have a config.json, whatever it holds, sorted by name."""
+    return sorted(path.parent for path in folder.glob(f"{_PREFIX}*/{CONFIG_FILE}"))
 
 
 def without_settings(folder: Path) -> list[Path]:
@@ -105,7 +114,8 @@ def read_config(features: Path) -> ExtractionConfig:
     Raises:
         UnreadableError, NewerError: see there.
         DamagedError: they do not match its name.
-        DataError: it has none, or what is there is no regular file.
+        DataError: it has none, what is there is no regular file, or is as it was written and of an m2e that this one
+            does not know.
     """
     path = features / CONFIG_FILE
     try:
@@ -119,10 +129,21 @@ def read_config(features: Path) -> ExtractionConfig:
     except NewerError as error:
         raise NewerError(f"{path}: {error}") from error
     except DataError as error:
-        raise DamagedError(f"{path}: {error}") from error
+        kind = DataError if _is_as_written(content, features) else DamagedError
+        raise kind(f"{path}: {error}") from error
     if config is None:
         raise DamagedError(f"{path} does not match its folder's name: it was edited")
+    if config.feature_version > FEATURE_VERSION:
+        raise NewerError(f"{path}: features of version {config.feature_version}, of a newer m2e: update m2e")
     return config
+
+
+def _is_as_written(content: bytes, features: Path) -> bool:
+    """Whether the digest of settings is in the name of their folder, whatever they say."""
+    try:
+        return fingerprint_of(features) in fingerprints(parse_object(content))
+    except ValueError:
+        return False
 
 
 def write_config(features: Path, config: ExtractionConfig) -> None:

@@ -8,7 +8,7 @@ A feature file is immutable and named by its own digest: ``shard-<digest>.h5`` a
 - index [T]: a row a track, sorted by id.
 
 Where two files hold a track, the record of the higher generation counts: a root attribute, 0 where it is missing, which
-a writer sets when it does tracks again.
+a writer sets when it does tracks again. Packing begins at 0 again.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ INDEX = np.dtype(
 )
 _DIGESTED_BYTES = INDEX.fields["digest"][1] if INDEX.fields else 0
 NO_KEY = -1
+# More often no track is done again.
+HIGHEST_GENERATION = 1 << 32
 VERSION = 1
 SCHEMAS: Schemas = {VERSION: {"embeddings": (np.dtype("<f2"), 3), "chords": (CHORD, 1), "index": (INDEX, 1)}}
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from m2e.cache.console import say
 from m2e.cache.errors import DataError, LockedError
 from m2e.cache.flock import try_lock
 from m2e.cache.regular import append_regular, read_regular
@@ -23,6 +24,26 @@ _MOST_BYTES = 4096
 _PAUSE_SECONDS = 0.2
 
 
+class _Patience:
+    """Waits for another process to let a lock go; says so once, since it may take minutes."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._folder, self._seconds = folder, seconds
+        self._deadline = time.monotonic() + seconds
+        self._said = False
+
+    def wait(self, path: Path, remedy: str) -> None:
+        """Wait a moment for the one who has the lock at `path`; raises LockedError where there is no time left."""
+        owner = _owner(path)
+        if time.monotonic() >= self._deadline:
+            raise LockedError(f"{self._folder} is being packed, merged or relabelled by {owner}: {remedy}")
+        if not self._said:
+            most = f"at most {self._seconds:g} s"
+            say(f"waiting for {owner}, which packs, merges or relabels {self._folder} ({most})", "note")
+        self._said = True
+        time.sleep(_PAUSE_SECONDS)
+
+
 @contextlib.contextmanager
 def pack_lock(folder: Path, break_lock: bool = False, wait: float = 0.0) -> Iterator[None]:
     """Hold pack.lock of a data set's cache folder while its files are packed, merged, repaired or relabelled.
@@ -30,24 +51,22 @@ def pack_lock(folder: Path, break_lock: bool = False, wait: float = 0.0) -> Iter
     Args:
         folder: the data set's folder, such as ``features/deam``.
         break_lock: where the file system has no locks, take it whoever left it.
-        wait: seconds for another process to let it go.
+        wait: seconds for another process to let it go; that it waits is said in a line.
 
     Raises:
         LockedError: another process holds it.
         DataError: the folder cannot be written.
     """
     path = folder / LOCK_FILE
-    deadline = time.monotonic() + wait
+    patience = _Patience(folder, wait)
     try:
         file = append_regular(path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
     with file:
         while (locked := try_lock(file.fileno())) is False:
-            if time.monotonic() > deadline:
-                raise LockedError(f"{folder} is being packed, merged or relabelled by {_owner(path)}: wait for it")
-            time.sleep(_PAUSE_SECONDS)
-        with contextlib.nullcontext() if locked else _stand_in(folder, break_lock, deadline):
+            patience.wait(path, "wait for it")
+        with contextlib.nullcontext() if locked else _stand_in(folder, break_lock, patience):
             with contextlib.suppress(OSError):  # a note for people
                 os.ftruncate(file.fileno(), 0)
                 file.write(_me())
@@ -59,7 +78,7 @@ def pack_lock(folder: Path, break_lock: bool = False, wait: float = 0.0) -> Iter
 
 
 @contextlib.contextmanager
-def _stand_in(folder: Path, break_lock: bool, deadline: float) -> Iterator[None]:
+def _stand_in(folder: Path, break_lock: bool, patience: _Patience) -> Iterator[None]:
     path = folder / _STAND_IN
     if break_lock:
         path.unlink(missing_ok=True)
@@ -68,12 +87,11 @@ def _stand_in(folder: Path, break_lock: bool, deadline: float) -> Iterator[None]
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             break
         except FileExistsError:
-            if time.monotonic() > deadline:
-                raise LockedError(
-                    f"{folder} is being packed, merged or relabelled by {_owner(path)}: wait, or where that is dead "
-                    f"run again with --break-lock (the lock is {path}, on a file system that has none of its own)"
-                ) from None
-            time.sleep(_PAUSE_SECONDS)
+            patience.wait(
+                path,
+                "wait, or where that is dead run again with --break-lock "
+                f"(the lock is {path}, on a file system that has none of its own)",
+            )
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror}") from error
     try:

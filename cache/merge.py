@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.catalogue import scan
+from m2e.cache.catalogue import Catalogue, scan
+from m2e.cache.checks import NAME_RULE, can_name
 from m2e.cache.errors import DataError
 from m2e.cache.files import content_digest, write_atomically
 from m2e.cache.folders import (
@@ -26,7 +28,7 @@ from m2e.cache.json_lines import MOST_BYTES
 from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.lock import pack_lock
 from m2e.cache.regular import read_regular
-from m2e.cache.schema import ExtractionConfig, Labels
+from m2e.cache.schema import FOREIGN, UNKNOWN, Labels, Source
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def merge(
     """Copy what `sources` hold into the cache `into`, which is made where it does not exist; sources stay.
 
     All must be of one data set and one group of settings, with the same labels and the same audio for the same tracks.
-    Everything is compared before anything is copied.
+    Everything is compared before anything is copied. The newest files come first and keep the time of their
+    modification, so that wherever it is interrupted no older record of a track counts; run it again then.
 
     Args:
         sources: data sets' folders, such as ``node1/deam``, ``node2/deam``.
@@ -63,6 +66,9 @@ def merge(
         DataError: a source is damaged or of another data set or other settings, labels differ, a track has records of
             different audio, or the target cannot be written.
     """
+    name = into.resolve().name
+    if not can_name(name):
+        raise DataError(f"{into}: {name[:80]!r} cannot name a data set ({NAME_RULE}): merge into another folder")
     folders = [one_features_folder(source, features) for source in sources]
     config = read_config(folders[0])
     labels = read_labels(sources[0])
@@ -81,10 +87,13 @@ def merge(
     with pack_lock(into, break_lock):
         if (into / LABELS_FILE).exists():
             labels = _together(read_labels(into), labels, into)
-        before = _records(target, config)
+        if (target / CONFIG_FILE).exists():
+            read_config(target)
+        before = _audio(scan(target, config))
         after = dict(before)
-        for folder in folders:
-            for track_id, audio in _records(folder, config).items():
+        catalogues = [scan(folder, config) for folder in folders]
+        for folder, catalogue in zip(folders, catalogues, strict=True):
+            for track_id, audio in _audio(catalogue).items():
                 if after.setdefault(track_id, audio) != audio:
                     raise DataError(
                         f"{folder}: track {track_id.decode()!r} has another record there than elsewhere, of other "
@@ -93,30 +102,44 @@ def merge(
         write_labels(into, labels)
         if not (target / CONFIG_FILE).exists():
             write_config(target, config)
-        copied = sum(_copy(folder, target, config, advance) for folder in folders)
+        copied = _copy(catalogues, target, advance)
+        for folder in folders:
+            _copy_notes(folder, target)
     return Merged(len(after) - len(before), len(after), copied)
 
 
-def _records(features: Path, config: ExtractionConfig) -> dict[bytes, bytes]:
+def _audio(catalogue: Catalogue) -> dict[bytes, bytes]:
     """The digest of each track's audio: of one audio two processors' records may differ in their last bits."""
-    index = scan(features, config).index
+    index = catalogue.index
     return dict(zip(index["id"].tolist(), (digest.tobytes() for digest in index["audio_sha256"]), strict=True))
 
 
-def _copy(source: Path, target: Path, config: ExtractionConfig, advance: Callable[[int], None]) -> int:
+def _copy(catalogues: Sequence[Catalogue], target: Path, advance: Callable[[int], None]) -> int:
+    """Copy feature files, in the order in which their records count: what is copied last replaces nothing."""
+    files = [
+        (file.generation, file.path.stat().st_mtime_ns, file.name, file.path)
+        for catalogue in catalogues
+        for file in catalogue.files
+    ]
     copied = 0
-    for path in scan(source, config).files:
-        image = read_regular(path.path, MAX_FILE_BYTES)
-        name = path.path.name
-        if content_digest(image) != path.path.stem.partition("-")[2]:
+    for _, modified, name, path in sorted(files, reverse=True):
+        image = read_regular(path, MAX_FILE_BYTES)
+        if content_digest(image) != path.stem.partition("-")[2]:
             raise DataError(
-                f"{path.path} is damaged: `m2e-cache repair {source.parent}` sets it aside; then merge again"
+                f"{path} is damaged: `m2e-cache repair {path.parent.parent}` sets it aside; then merge again"
             )
-        if not (target / name).exists():
-            write_atomically(target / name, image)
+        place = target / name
+        if not place.exists():
+            write_atomically(place, image, modified)
             copied += 1
+        elif place.stat().st_mtime_ns < modified:
+            os.utime(place, ns=(modified, modified))
         advance(1)
-    # Notes of writers; those of the same name are of different machines with the same name.
+    return copied
+
+
+def _copy_notes(source: Path, target: Path) -> None:
+    """Copy what writers noted; what has the same name is of different machines with the same name."""
     for note in (
         path for name in ("provenance-*.json", "failures-*.jsonl", "notes-*.jsonl") for path in source.glob(name)
     ):
@@ -125,7 +148,6 @@ def _copy(source: Path, target: Path, config: ExtractionConfig, advance: Callabl
         if place.exists() and read_regular(place, MOST_BYTES) != content:
             place = place.with_name(f"{note.stem}-{content_digest(content)}{note.suffix}")
         write_atomically(place, content)
-    return copied
 
 
 def _together(ours: Labels, theirs: Labels, where: Path) -> Labels:
@@ -161,8 +183,32 @@ def _together(ours: Labels, theirs: Labels, where: Path) -> Labels:
         clip_group=both("clip_group"),
         artist=both("artist"),
         provenance="; ".join(dict.fromkeys((ours.provenance, theirs.provenance))),
-        source=ours.source,
+        source=_source(ours, theirs, new),
     )
+
+
+def _source(ours: Labels, theirs: Labels, new: list[int]) -> Source | None:
+    """Which manifest the labels of both are; `new`: the rows of theirs that ours lack.
+
+    Of a track in both the features may come from either: they are as well known as in the one that knows less.
+    """
+    root = next((its.source.root for its in (ours, theirs) if its.source), None)
+    if not root:
+        return ours.source or theirs.source
+    (paths, heard), (their_paths, their_heard) = _known(ours), _known(theirs)
+    row = {track_id: i for i, track_id in enumerate(ours.track_ids)}
+    both = [(row[track_id], i) for i, track_id in enumerate(theirs.track_ids) if track_id in row]
+    for i, j in both:
+        if heard[i] != their_heard[j]:
+            heard[i] = FOREIGN if FOREIGN in (heard[i], their_heard[j]) else UNKNOWN
+    return Source(root, np.append(paths, their_paths[new]), np.append(heard, their_heard[new]))
+
+
+def _known(labels: Labels) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    if labels.source and labels.source.root:
+        return labels.source.paths, labels.source.heard.copy()
+    unknown = np.full(len(labels.track_ids), UNKNOWN, np.uint64)
+    return unknown, unknown.copy()
 
 
 def _same(ours: Labels, i: int, theirs: Labels, j: int) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.catalogue import Catalogue, ChangedMeanwhile, gather, scan
-from m2e.cache.errors import DataError
+from m2e.cache.errors import DamagedError, DataError, UnreadableError
 from m2e.cache.files import is_intact, remove_stale_temporaries, write_atomically
 from m2e.cache.folders import SET_ASIDE, read_config
 from m2e.cache.layout import Kind, Records, feature_image, feature_name, select
@@ -112,18 +112,37 @@ def _keep_losers(features: Path, config: ExtractionConfig, catalogue: Catalogue,
     find them: they are about to be removed."""
     for number in numbers & set(catalogue.stored_file[catalogue.losers].tolist()):
         rows = set(catalogue.stored_row[catalogue.losers[catalogue.stored_file[catalogue.losers] == number]].tolist())
-        records, _ = read_file(catalogue.files[number].path, config)
-        ids = catalogue.index["id"][sorted(rows)]
-        chosen = np.flatnonzero(np.isin(records.index["id"], ids))
+        path = catalogue.files[number].path
+        try:
+            records, whole = read_file(path, config)
+        except OSError as error:
+            raise UnreadableError(f"cannot read {path}: {error.strerror}") from error
+        chosen = np.flatnonzero(np.isin(records.index["id"], catalogue.index["id"][sorted(rows)]))
+        if not whole[chosen].all():
+            raise DamagedError(f"{path} is damaged: `m2e-cache repair {features.parent}` sets it aside")
         image = feature_image(select(records, chosen), config)
         write_atomically(features / SET_ASIDE / feature_name("shard", image), image)
 
 
-def replace(features: Path, config: ExtractionConfig, records: Records, kind: Kind) -> Path:
-    """Commit records, which are sorted by id, as a new file, and read it back; what they came from may go then."""
-    image = feature_image(records, config)
+def replace(
+    features: Path,
+    config: ExtractionConfig,
+    records: Records,
+    kind: Kind,
+    generation: int = 0,
+    modified: int | None = None,
+) -> Path:
+    """Commit records, which are sorted by id, as a new file, and read it back; what they came from may go then.
+
+    Args:
+        features, config: the folder and its settings.
+        records: the tracks.
+        kind: of the file.
+        generation, modified: of the file, where these are to say the same as those of the one that they came from.
+    """
+    image = feature_image(records, config, generation)
     path = features / feature_name(kind, image)
-    write_atomically(path, image)
+    write_atomically(path, image, modified)
     try:
         back, whole = read_file(path, config)
         if whole.all() and (back.index["digest"] == records.index["digest"]).all() and is_intact(path):

@@ -154,6 +154,11 @@ class FormerConfig(ExtractionConfig):
         return _digest(asdict(self))
 
 
+def fingerprints(values: dict[str, Any]) -> tuple[str, str]:
+    """Of settings of whatever m2e, as a JSON object: what their folder may be named by, see `ExtractionConfig`."""
+    return _digest({**values, "encoder": ""}), _digest(values)
+
+
 def _text(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 

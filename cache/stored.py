@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from m2e.cache.errors import DamagedError, DataError
 from m2e.cache.harmony import MODES
 from m2e.cache.hdf5 import inspect
-from m2e.cache.layout import CHORD, INDEX, NO_KEY, SCHEMAS, Records, bytes_of, record_digest
+from m2e.cache.layout import CHORD, HIGHEST_GENERATION, INDEX, NO_KEY, SCHEMAS, Records, bytes_of, record_digest
 from m2e.cache.regular import open_regular
 from m2e.cache.schema import ExtractionConfig
 
 # More than any writer puts into one file; a forged file cannot make a scan take more memory than this.
 _MAX_TRACKS = 65_536
-_LAST_GENERATION = 1 << 53
 _RUN_BYTES = 1 << 19
 
 
@@ -66,7 +65,8 @@ def open_features(
     Raises:
         FileNotFoundError: the file is gone, as when a packer has just replaced it.
         UnreadableError, NewerError, DamagedError: see there.
-        DataError: it is no regular file, or was made with other settings than `config`.
+        DataError: it is no regular file, was made with other settings than `config`, or has a generation that no m2e
+            gives.
     """
     path = features / name
     with inspect(path, SCHEMAS, ("fingerprint", "generation")) as contents:
@@ -78,8 +78,13 @@ def open_features(
                 f"{path} was made with other settings than its folder says: somebody moved it here; move it away"
             )
         generation = _whole(contents.attributes.get("generation", np.zeros((), "u8")))
-        if generation is None or not 0 <= generation <= _LAST_GENERATION:
-            raise DamagedError(f"{path} has a generation that is no number of one")
+        if generation is None:
+            raise DamagedError(f"{path} has a generation that is no number")
+        if not 0 <= generation <= HIGHEST_GENERATION:
+            raise DataError(
+                f"{path} has generation {generation}, and m2e gives 0 to {HIGHEST_GENERATION}: somebody made it; move "
+                "it away, and m2e-extract does again what is in no other file"
+            )
         embeddings, chords = contents.blocks["embeddings"], contents.blocks["chords"]
         layers, dim = embeddings.shape[1:]
         if layers != len(config.layers):

@@ -12,13 +12,22 @@ from m2e.cache.files import remove_stale_temporaries, write_atomically
 from m2e.cache.folders import CONFIG_FILE as CONFIG_FILE
 from m2e.cache.folders import feature_files, write_config
 from m2e.cache.folders import features_folder as features_folder
-from m2e.cache.layout import Records, feature_image, feature_name, join, to_record
+from m2e.cache.layout import HIGHEST_GENERATION, Records, feature_image, feature_name, join, to_record
 from m2e.cache.notes import record_notes
 from m2e.cache.provenance import write_provenance
 from m2e.cache.schema import ExtractionConfig, TrackFeatures
 
 SEAL_TRACKS = 64
 SEAL_SECONDS = 30.0
+
+
+def check_generation(folder: Path, generation: int) -> None:
+    """Raise DataError where the records of a data set's cache folder can have no generation that is so high."""
+    if generation > HIGHEST_GENERATION:
+        raise DataError(
+            f"{folder} has records of generation {generation - 1}, the highest there is: `m2e-cache pack {folder}` "
+            "begins at 0 again; then run the same command again"
+        )
 
 
 class FeatureWriter:
@@ -36,7 +45,11 @@ class FeatureWriter:
             folder: the data set's cache folder.
             config: the settings.
             generation: of the records, higher than that of those that they replace (see `m2e.cache.layout`).
+
+        Raises:
+            DataError: there is no such generation.
         """
+        check_generation(folder, generation)
         self.folder = features_folder(folder, config)
         self._config = config
         self._generation = generation

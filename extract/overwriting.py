@@ -9,6 +9,8 @@ from pathlib import Path
 from m2e.cache.errors import DataError
 from m2e.cache.files import write_atomically
 from m2e.cache.json_files import read_object, typed
+from m2e.cache.layout import HIGHEST_GENERATION
+from m2e.cache.writer import check_generation
 from m2e.extract.part import Part
 
 
@@ -20,7 +22,10 @@ def begun(features: Path, part: Part) -> int | None:
     """
     path = _path(features, part)
     try:
-        return typed(read_object(path), "generation", int)
+        generation = typed(read_object(path), "generation", int)
+        if not 0 < generation <= HIGHEST_GENERATION:
+            raise ValueError(f"generation is {generation}, not 1 to {HIGHEST_GENERATION}")
+        return generation
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -30,7 +35,12 @@ def begun(features: Path, part: Part) -> int | None:
 
 
 def begin(features: Path, part: Part, generation: int) -> None:
-    """Write it down. Raises DataError where that is impossible."""
+    """Write it down.
+
+    Raises:
+        DataError: the folder cannot be written, or there is no such generation.
+    """
+    check_generation(features.parent, generation)
     write_atomically(_path(features, part), json.dumps({"generation": generation}).encode())
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from m2e.cache import DataError, ExtractionConfig
 from m2e.cache.catalogue import scan
 from m2e.cache.console import console, progress_bar, say
-from m2e.cache.errors import UnreadableError
+from m2e.cache.errors import LockedError, NewerError, UnreadableError
 from m2e.cache.failures import Failure, read_failures
 from m2e.cache.files import remove_stale_temporaries
 from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, feature_names, features_folder, read_config, write_config
@@ -119,12 +119,13 @@ class Session:
                 self._save_labels(plan.confirmed | anew)
         if self.selection.overwrite:
             overwriting.end(self.features, part)
-        if part.count == 1:
-            self._pack()
+        problem = self._pack() if part.count == 1 else None
         summarise(self.manifest, part, self.features, plan, tally, as_json)
+        if problem:
+            say(f"not packed: {problem}", "error", "red")
         left_out = bool(plan.missing or plan.unreadable or plan.failed or tally.failed)
         nothing_there = not (plan.done or plan.again or tally.new) and left_out
-        return not nothing_there and not (strict and left_out)
+        return not problem and not nothing_there and not (strict and left_out)
 
     def check_table(self) -> None:
         """Raise DataError where the cache is another manifest's of the same name."""
@@ -170,7 +171,7 @@ class Session:
             return
         try:
             read_config(self.features)
-        except UnreadableError:
+        except (UnreadableError, NewerError):
             raise
         except DataError:
             write_config(self.features, self.config)
@@ -263,15 +264,19 @@ class Session:
         if self.events:
             print_event("track", self.manifest.name, track_id=track_id, ok=reason is None, reason=reason)
 
-    def _pack(self) -> None:
+    def _pack(self) -> DataError | None:
+        """What stands in the way of packing, unless it is somebody else who packs."""
         if not any(name.startswith("shard-") for name in feature_names(self.features)):
-            return
+            return None
         try:
             packed = pack(self.features)
-        except DataError as error:  # no track is lost by that, and the next run packs
+        except LockedError as error:  # no track is lost by that, and the next run packs
             say(f"not packed: {error}", "note")
+        except DataError as error:
+            return error
         else:
             say(f"packed: {packed.tracks} tracks in {packed.packs} files, which replace {packed.removed}")
+        return None
 
     def interrupted(self, arguments: Sequence[str]) -> None:
         """Say what is kept and how to go on; `arguments` are those of the command."""

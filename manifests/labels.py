@@ -174,16 +174,30 @@ def save_labels(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make {folder}: {error.strerror}") from error
+    before = _before(labels, folder, replace)
+    if before and before.is_equal(with_standing(labels, before, confirmed, replace)):
+        return
     with pack_lock(folder, wait=wait):
-        before = read_labels(folder) if (folder / LABELS_FILE).exists() else None
-        if before and not replace:
-            _check_same(labels, before, folder)
+        before = _before(labels, folder, replace)
         labels = with_standing(labels, before, confirmed, replace)
-        if before and before.is_equal(labels):
-            return
+        if before and not replace and (gone := set(before.track_ids).difference(labels.track_ids)):
+            say(
+                f"{folder}: {len(gone)} of the {len(before.track_ids)} tracks that {LABELS_FILE} listed are not in the "
+                f"table any more (first: {min(gone)}): they go from it, and their features stay",
+                "note",
+            )
         if before and before.provenance != labels.provenance:
             say(f"{folder}: labels were: {before.provenance}. They are now: {labels.provenance}", "note")
-        write_labels(folder, labels)
+        if not before or not before.is_equal(labels):
+            write_labels(folder, labels)
+
+
+def _before(labels: Labels, folder: Path, replace: bool) -> Labels | None:
+    """The labels that a cache has, which are of the same manifest unless it is to `replace` another."""
+    before = read_labels(folder) if (folder / LABELS_FILE).exists() else None
+    if before and not replace:
+        _check_same(labels, before, folder)
+    return before
 
 
 def with_standing(

@@ -81,14 +81,15 @@ def relabel(
         )
     if old is None:
         say(f"{folder}: its labels are missing and cannot be compared", "note")
-    with pack_lock(folder, break_lock):
-        old = _labels(folder)
-        if old and not set(new.track_ids) & set(old.track_ids):
-            raise DataError(
-                f"{folder} and {source} have no track in common: their ids are such as {old.track_ids[0]!r} and "
-                f"{new.track_ids[0]!r}"
-            )
-        write_labels(folder, with_standing(new, old))
+    if old is None or not old.is_equal(with_standing(new, old)):
+        with pack_lock(folder, break_lock):
+            old = _labels(folder)
+            if old and not set(new.track_ids) & set(old.track_ids):
+                raise DataError(
+                    f"{folder} and {source} have no track in common: their ids are such as {old.track_ids[0]!r} and "
+                    f"{new.track_ids[0]!r}"
+                )
+            write_labels(folder, with_standing(new, old))
     changed = changes(old, new)
     if as_json:
         click.echo(json.dumps({"dataset": new.dataset, "provenance": new.provenance, **changed}))

@@ -24,11 +24,12 @@ from collections.abc import Container, Set
 from dataclasses import replace
 from pathlib import Path
 
+from m2e.cache.checks import NAME_RULE, can_name
 from m2e.cache.errors import DataError, printable
 from m2e.manifests.files import CONTROL, Row, Table, check_unique, read_table
 from m2e.manifests.place import Place
 from m2e.manifests.splits import HASH_SPLITS, hash_splits
-from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal, can_name
+from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal
 
 MARK = "#m2e-manifest"
 _NEEDED = ("track_id", "path")
@@ -66,11 +67,12 @@ def read(
     letter = letter or built.one("letter")
     if not can_name(name):
         remedy = "give another" if given else "change its first line" if built.one("name") else "rename the file"
-        raise DataError(f"{file}: {name[:80]!r} cannot name a data set: {remedy}{'' if given else ', which names it'}")
+        remedy += "" if given else ", which names it"
+        raise DataError(f"{file}: {name[:80]!r} cannot name a data set: {remedy} ({NAME_RULE})")
     if name.casefold() in reserved and (given or not built.known):
         remedy = "give another name" if given else "rename the file"
         raise DataError(f"{file}: {remedy}; {name} is the name of a registered data set")
-    if len(letter) > 1 or not letter.isprintable():
+    if len(letter) > 1 or (letter and not can_name(letter)):
         raise DataError(f"{file}: {letter[:80]!r} is not a letter of a data set")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; the paths in {file.name} are relative to it")

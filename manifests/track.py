@@ -5,27 +5,18 @@ Valence and arousal are always on 1-9 here; readers map other scales.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2e.cache.checks import is_line, is_number, unlike
+from m2e.cache.checks import NAME_RULE, can_name, is_line, is_number, unlike
 from m2e.cache.schema import SPLITS, Split, check_id
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# It becomes the name of a folder.
-_NAME = re.compile(r"[^./\\\s][^/\\\x00-\x1f\x7f]{0,99}")
-
 __all__ = ["SPLITS", "Manifest", "Split", "Track", "ValenceArousal"]
-
-
-def can_name(name: str) -> bool:
-    """Whether a data set can have this name: printable, and no path to elsewhere."""
-    return bool(_NAME.fullmatch(name)) and name.isprintable()
 
 
 @dataclass(frozen=True)
@@ -127,10 +118,8 @@ class Manifest:
     def __post_init__(self) -> None:
         what = f"data set {repr(self.name)[:80]}"
         if not isinstance(self.name, str) or not can_name(self.name):
-            raise ValueError(
-                f"{what}: a name has 1-100 printable characters without slashes, the first no dot or space"
-            )
-        if not is_line(self.letter) or len(self.letter) > 1:
+            raise ValueError(f"{what}: a name has {NAME_RULE}")
+        if not is_line(self.letter) or len(self.letter) > 1 or (self.letter and not can_name(self.letter)):
             raise ValueError(f"{what}: {unlike('letter', self.letter, 'one character, or empty')}")
         if not isinstance(self.tracks, tuple) or not all(isinstance(track, Track) for track in self.tracks):
             raise ValueError(f"{what}: tracks must be a tuple of Track")

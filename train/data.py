@@ -135,7 +135,7 @@ class MissingCacheError(DataError):
 
 
 def open_caches(folder: Path, names: Sequence[str], features: str | None = None) -> list[FeatureCache]:
-    """The caches of the data sets `names` (letters or names, in any case) among the subfolders of `folder`.
+    """The caches of the data sets `names` (letters or names, in any case where none is spelt just so) in `folder`.
 
     Args:
         features: the beginning of a fingerprint, where a data set has features of several settings.
@@ -179,9 +179,10 @@ def open_caches(folder: Path, names: Sequence[str], features: str | None = None)
 
 
 def _find(name: str, there: dict[Path, Labels], folder: Path) -> Path:
+    names = {path: (labels.letter, labels.dataset) for path, labels in there.items()}
     wanted = name.strip().lower()
-    found = [
-        path for path, labels in there.items() if wanted and wanted in (labels.letter.lower(), labels.dataset.lower())
+    found = [path for path, its in names.items() if wanted and name.strip() in its] or [
+        path for path, its in names.items() if wanted and wanted in (text.lower() for text in its)
     ]
     listed = ", ".join(" ".join(filter(None, (labels.letter, labels.dataset))) for labels in there.values())
     if len(found) > 1:

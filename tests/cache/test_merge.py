@@ -12,6 +12,7 @@ from m2e.cache.failures import Failure, read_failures, record_failure
 from m2e.cache.folders import feature_files, features_folder
 from m2e.cache.merge import merge
 from m2e.cache.pack import pack
+from m2e.cache.schema import FOREIGN, UNKNOWN, Source
 
 LABELS = make_labels("deam", "D", 30)
 
@@ -76,3 +77,42 @@ def test_a_damaged_source_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match="repair"):
         merge([source], tmp_path / "target")
+
+
+@pytest.mark.parametrize("name", ["a,b", " a", "a ", ".a"])
+def test_a_target_that_no_list_of_data_sets_could_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"'{name}' cannot name a data set"):
+        merge([part(tmp_path / "a", slice(0, 5))], tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_table_of_ones_own_is_known_in_the_end_as_well_as_in_all_of_its_parts(tmp_path: Path) -> None:
+    """Paths, and the audio that features were compared with; half of the rows are in both."""
+    heard = {"a": [FOREIGN, 7, 8, 9, 10], "b": [8, 9, UNKNOWN, 11, 12]}
+    for name, first in (("a", 0), ("b", 2)):
+        labels = make_labels("songs", "", 7)
+        rows = np.arange(first, first + 5)
+        labels = replace(
+            labels,
+            **{
+                of: tuple(getattr(labels, of)[i] for i in rows)
+                for of in ("track_ids", "splits", "clip_group", "artist")
+            },
+            tags=labels.tags[rows],
+            valence_arousal=labels.valence_arousal[rows],
+            source=Source("/songs", 100 + rows.astype(np.uint64), np.array(heard[name], np.uint64)),
+        )
+        make_cache(tmp_path / name, labels)
+        # Features of one track are of one audio.
+        for path in feature_files(features_folder(tmp_path / name, CONFIG)):
+            path.unlink()
+        with FeatureWriter(tmp_path / name, CONFIG) as writer:
+            for i in rows:
+                writer.add(random_track(f"t{i:04d}", seed=int(i)))
+    for _ in range(2):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "songs")
+        source = FeatureCache.open(tmp_path / "songs").labels.source
+        assert source
+        assert (source.root, source.paths.tolist()) == ("/songs", list(range(100, 107)))
+        assert source.heard.tolist() == [FOREIGN, 7, 8, 9, UNKNOWN, 11, 12]
+    assert "t0000" not in FeatureCache.open(tmp_path / "songs").track_ids

@@ -286,6 +286,23 @@ def test_a_killed_process_lets_its_lock_go_and_one_waits_for_a_living_one(tmp_pa
         pack(features, wait=30)
 
 
+@pytest.mark.parametrize("kernel", [True, False])
+def test_that_it_waits_is_said_once_with_who_is_waited_for(
+    tmp_path: Path, kernel: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = write(tmp_path, ["t0001"])
+    if not kernel:
+        monkeypatch.setattr("m2e.cache.lock.try_lock", lambda descriptor: None)
+    with pack_lock(tmp_path), pytest.raises(LockedError):
+        pack(features, wait=0.5)
+    (line,) = capsys.readouterr().err.splitlines()
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    assert line == f"note waiting for {me}, which packs, merges or relabels {tmp_path} (at most 0.5 s)"
+    with pack_lock(tmp_path), pytest.raises(LockedError):
+        pack(features)
+    assert capsys.readouterr().err == ""
+
+
 def test_without_locks_of_the_kernel_a_file_stands_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = write(tmp_path, ["t0001"])
     monkeypatch.setattr("m2e.cache.lock.try_lock", lambda descriptor: None)

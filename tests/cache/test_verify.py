@@ -11,15 +11,18 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from support.caches import CONFIG, make_cache, make_labels, random_track
 
 from m2e.cache import DataError, FeatureCache, FeatureWriter
+from m2e.cache.cli import main
 from m2e.cache.errors import NewerError, UnreadableError
 from m2e.cache.files import content_digest
 from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, feature_files, features_folder
+from m2e.cache.merge import merge
 from m2e.cache.pack import pack
 from m2e.cache.repair import repair
-from m2e.cache.schema import Source
+from m2e.cache.schema import BY_DIGEST, FEATURE_VERSION, Source, fingerprints
 from m2e.cache.verify import verify
 
 
@@ -68,7 +71,9 @@ def test_repair_saves_the_good_records_and_lists_the_rest(folder: Path) -> None:
     assert {damage.path for damage in done.damage} == {features / "set-aside" / path.name for path in (one, other)}
     assert len(done.saved) == 63
     assert len(done.redo) == held + 1
-    assert done.commands == (f"m2e-extract --dataset deam --cache {folder.parent} --encoder test --chords template",)
+    # Nobody knows which tracks the shorter one held: of any an older record may be read now.
+    command = f"m2e-extract --dataset deam --cache {folder.parent} --encoder test --chords template --check-audio"
+    assert done.commands == (command,)
     after = FeatureCache.open(folder).load()
     assert set(after.track_ids) | set(done.redo) == set(before.track_ids)
     row = before.track_ids.index(after.track_ids[-1])
@@ -187,6 +192,81 @@ def test_nor_settings_of_a_newer_m2e(folder: Path) -> None:
     assert done.damage == ()
     assert [its.kind for its in done.left] == ["newer"]
     assert json.loads((features / CONFIG_FILE).read_text()) == values
+
+
+@pytest.mark.parametrize("encoder", ["0" * 40, f"{BY_DIGEST}00"])
+def test_nor_settings_that_are_as_they_were_written_whatever_they_lack(tmp_path: Path, encoder: str) -> None:
+    """Under the digest that is their folder's name."""
+    config = replace(CONFIG, encoder_revision=encoder)
+    folder = make_cache(tmp_path / "deam", make_labels("deam", "D", 10), config)
+    values = json.loads(config.to_json())
+    del values["tail"]
+    features = features_folder(folder, config).rename(folder / f"features-{fingerprints(values)[encoder[0] == '0']}")
+    content = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    (features / CONFIG_FILE).write_text(content)
+    done = repair(folder)
+    assert done.damage == ()
+    assert [(its.kind, "lacks tail" in its.reason) for its in done.left] == [("foreign", True)]
+    assert (features / CONFIG_FILE).read_text() == content
+    (features / CONFIG_FILE).write_text(content.replace("template", "cnn"))  # this is damage
+    assert [its.path.name for its in repair(folder).damage] == [CONFIG_FILE]
+
+
+def test_features_of_a_newer_version_stop_every_command(tmp_path: Path) -> None:
+    newer = replace(CONFIG, feature_version=FEATURE_VERSION + 1)
+    folder = make_cache(tmp_path / "deam", make_labels("deam", "D", 10), newer)
+    before = {path: path.read_bytes() for path in features_folder(folder, newer).iterdir()}
+    for command in ("info", "verify", "repair", "pack", "failures", "export --out x", f"merge --into {tmp_path / 'x'}"):
+        name, *options = command.split()
+        result = CliRunner().invoke(main, [name, str(folder), *options])
+        assert result.exit_code == 1
+        assert f"features of version {FEATURE_VERSION + 1}, of a newer m2e: update m2e" in result.output
+    assert before == {path: path.read_bytes() for path in features_folder(folder, newer).iterdir()}
+
+
+def test_merging_changes_nothing_in_a_cache_of_a_newer_m2e(tmp_path: Path) -> None:
+    source, into = (make_cache(tmp_path / name, make_labels("deam", "D", 3)) for name in "ab")
+    path = features_folder(into, CONFIG) / CONFIG_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "invented": 1}))
+    with pytest.raises(NewerError, match="update m2e"):
+        merge([source], into)
+
+
+def test_one_bad_file_of_settings_does_not_hide_what_else_is_wrong(folder: Path) -> None:
+    other = replace(CONFIG, tail="keep")
+    make_cache(folder, make_labels("deam", "D", 10), other)
+    bad, good = sorted(features_folder(folder, config) for config in (CONFIG, other))
+    (bad / CONFIG_FILE).write_text("{")
+    for features in (bad, good):
+        flip(feature_files(features)[0], "embeddings", 5)
+    flip(folder / LABELS_FILE, "valence_arousal", 2)
+    wrong = {bad / CONFIG_FILE, feature_files(bad)[0], feature_files(good)[0], folder / LABELS_FILE}
+    for deep in ([], ["--deep"]):
+        result = CliRunner().invoke(main, ["verify", str(folder), *deep], catch_exceptions=False)
+        assert result.exit_code == 1
+        assert {Path(line.split("\t")[0]) for line in result.stdout.splitlines() if "\t" in line} == wrong
+    (bad / CONFIG_FILE).unlink()
+    (good / CONFIG_FILE).unlink()
+    result = CliRunner().invoke(main, ["verify", str(folder)], catch_exceptions=False)
+    assert [line.split("\t")[1] for line in result.stdout.splitlines()] == ["lost", "lost", "damaged"]
+
+
+def test_without_labels_it_is_said_which_tracks_are_there_and_nothing_is_to_be_extracted(folder: Path) -> None:
+    for damage in (lambda: flip(folder / LABELS_FILE, "valence_arousal", 2), lambda: None):
+        damage()
+        done = CliRunner().invoke(main, ["repair", str(folder)], catch_exceptions=False)
+        assert done.exit_code == 0
+        assert "m2e-extract --" not in done.stderr
+        assert "0 to extract" in done.stderr
+        for said in (done.stderr, CliRunner().invoke(main, ["verify", str(folder)]).stdout):
+            assert f"{folder} has lost its labels.h5: `m2e-cache relabel` writes it again" in said
+            assert "100 tracks have features: t0000, t0001, " in said
+            assert "and 80 more" in said
+    found = json.loads(CliRunner().invoke(main, ["repair", str(folder), "--json"]).stdout)
+    assert found["unlabelled"] == [f"t{i:04d}" for i in range(100)]
+    flip(feature_files(features_folder(folder, CONFIG))[0], "embeddings", 5)
+    done_again = repair(folder)
+    assert len(done_again.redo) == len(done_again.commands) == 1
 
 
 def test_a_damaged_file_behind_a_link_stays_where_it_is_and_is_named(folder: Path, tmp_path: Path) -> None:

@@ -18,9 +18,12 @@ from support.encoded import cut, encode, noise, overwrite
 from support.music import write_songs
 from support.official import write_emomusic
 
-from m2e.cache import FeatureCache
+from m2e.cache import FeatureCache, stored
 from m2e.cache.cli import main as care
 from m2e.cache.failures import read_failures
+from m2e.cache.files import content_digest
+from m2e.cache.layout import HIGHEST_GENERATION
+from m2e.cache.lock import pack_lock
 from m2e.extract.cli import main
 
 TRY_OUT = ["--encoder", "tiny", "--chords", "template", "--device", "cpu"]
@@ -196,16 +199,100 @@ def test_what_cannot_be_read_or_is_newer_stops_the_run_and_stays(
             return real(name, *words, **named)
 
         monkeypatch.setattr(os, "open", opened)
-    else:
+    elif how == "newer":
         import h5py
 
         with h5py.File(pack, "r+") as file:
             file.attrs["schema_version"] = 7
+    config = pack.with_name("config.json")
+    if how == "newer settings":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "invented": 1}))
+    settings = config.read_bytes()
     before = files(tmp_path / "cache")
     result = extract(table, tmp_path / "cache", "--overwrite")
     assert result.exit_code == 1
     assert ("Permission denied" if how == "forbidden" else "update m2e") in result.stderr
     assert files(tmp_path / "cache") == before
+    assert config.read_bytes() == settings
+
+
+@pytest.mark.parametrize("what", ["damaged", "unreadable"])
+def test_what_packing_finds_to_be_damaged_or_unreadable_is_named_after_the_summary(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that nothing looks at before: the tracks are kept, and others are extracted."""
+    table, cache = write_songs(tmp_path, 3), tmp_path / "cache"
+    extract(table, cache)
+    pack = next(cache.glob("songs/features-*/pack-*.h5"))
+    if what == "damaged":
+        content = bytearray(pack.read_bytes())
+        content[2048] ^= 1  # of the first embedding
+        pack.write_bytes(content)
+    else:
+        real = stored._fill
+
+        def fill(raw: Any, *words: Any) -> bool:
+            if raw.name == str(pack):
+                raise OSError(errno.EIO, "Input/output error")
+            return real(raw, *words)
+
+        monkeypatch.setattr(stored, "_fill", fill)
+    shutil.copy(tmp_path / "0.wav", tmp_path / "more.wav")
+    with table.open("a") as file:
+        file.write("more,more.wav,5,5\n")
+    result = extract(table, cache)
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["kept"] == 4
+    summary, last = result.stderr.splitlines()[-2:]
+    assert "4 of 4 tracks are in" in summary
+    assert last.startswith("error not packed: ")
+    assert str(pack) in last
+    assert ("is damaged" if what == "damaged" else "Input/output error") in last
+    direct = CliRunner().invoke(care, ["pack", str(cache / "songs")])
+    assert (direct.exit_code, str(pack) in direct.stderr.splitlines()[-1]) == (1, True)
+    if what == "damaged":
+        repair = f"m2e-cache repair {cache / 'songs'}"
+        assert f"`{repair}`" in last
+        assert CliRunner().invoke(care, shlex.split(repair)[1:]).exit_code == 0
+        assert extract(table, cache).exit_code == 0
+        assert CliRunner().invoke(care, ["verify", "--deep", str(cache / "songs")]).exit_code == 0
+
+
+def test_above_the_highest_generation_the_remedy_that_is_named_helps(tmp_path: Path) -> None:
+    """Somebody made a file of that generation."""
+    import h5py
+
+    table, cache = write_songs(tmp_path, 2), tmp_path / "cache"
+    extract(table, cache)
+    path = next(cache.glob("songs/features-*/pack-*.h5"))
+    with h5py.File(path, "r+") as file:
+        file.attrs["generation"] = np.uint64(HIGHEST_GENERATION)
+    path.rename(path.with_name(f"shard-{content_digest(path.read_bytes())}.h5"))
+    refused = extract(table, cache, "--overwrite")
+    assert refused.exit_code == 1
+    pack = f"m2e-cache pack {cache / 'songs'}"
+    assert f"`{pack}` begins at 0 again" in refused.stderr.splitlines()[-1]
+    assert CliRunner().invoke(care, shlex.split(pack)[1:]).exit_code == 0
+    done = extract(table, cache, "--overwrite")
+    assert (done.exit_code, json.loads(done.stdout)["new"]) == (0, 2)
+    state = path.with_name("overwrite-0-of-1.json")
+    state.write_text(json.dumps({"generation": 2**63 - 1}))
+    refused = extract(table, cache, "--overwrite")
+    assert f"{state}: generation is {2**63 - 1}, not 1 to {HIGHEST_GENERATION}. Remove it" in refused.stderr
+    state.unlink()
+    assert extract(table, cache, "--overwrite").exit_code == 0
+
+
+def test_a_lock_that_another_packer_holds_spoils_no_run(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path, 1), tmp_path / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m2e.extract.session.Session._pack", lambda session: None)
+        extract(table, cache)
+    with pack_lock(cache / "songs"):
+        result = extract(table, cache)
+    assert result.exit_code == 0
+    assert "not packed: " in result.stderr
+    assert "waiting for" not in result.stderr
 
 
 def test_features_stay_until_there_are_new_ones_whatever_ends_the_run(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from support.official import WRITERS, write
 
 from m2e.cache import FeatureCache, FeatureWriter, read_labels
 from m2e.cache.cli import main
+from m2e.cache.errors import LockedError
 from m2e.cache.lock import pack_lock
 from m2e.manifests import load, table
 from m2e.manifests.labels import save_labels
@@ -145,10 +146,34 @@ def test_lock_of_another_process_is_respected(folder: Path) -> None:
     assert (folder / "labels.h5").read_bytes() != before
 
 
+def test_where_there_is_nothing_to_write_no_lock_is_needed(folder: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.csv", "track_id,path,tags\n1,1.mp3,x\n2,2.mp3,x\n")
+    mine = tmp_path / "features" / "mine"
+    save_labels(load(str(file)), mine)
+    with pack_lock(folder), pack_lock(mine):
+        assert relabel(folder).exit_code == 0
+        save_labels(load(str(file)), mine)
+        write(file, "track_id,path,tags\n1,1.mp3,y\n2,2.mp3,x\n")
+        with pytest.raises(LockedError):
+            save_labels(load(str(file)), mine)
+
+
+def test_tracks_that_go_from_the_labels_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{i},{i}.mp3,x\n" for i in range(5)]
+    file = write(tmp_path / "mine.csv", "track_id,path,tags\n" + "".join(rows))
+    save_labels(load(str(file)), tmp_path / "mine")
+    write(file, "track_id,path,tags\n" + "".join(rows[2:]) + "9,9.mp3,x\n")
+    assert capsys.readouterr().err == ""
+    save_labels(load(str(file)), tmp_path / "mine")
+    assert "2 of the 5 tracks that labels.h5 listed are not in the table any more (first: 0)" in capsys.readouterr().err
+    save_labels(load(str(file)), tmp_path / "mine")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_write_that_fails_leaves_the_old_labels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (folder / "labels.h5").read_bytes()
 
-    def full(descriptor: int, content: object) -> int:
+    def full(*words: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -276,6 +276,8 @@ def test_line_above_the_header(tmp_path: Path) -> None:
         ("name=songs", "name=/etc", "'/etc' cannot name a data set"),
         ("name=songs", "name=.hidden", "'.hidden' cannot name a data set"),
         ("name=songs", "name=a/b", "'a/b' cannot name a data set"),
+        ("name=songs", '"name=a,b"', "'a,b' cannot name a data set"),
+        ("letter=S", '"letter=,"', "',' is not a letter"),
         ("letter=S", "letter=ST", "'ST' is not a letter"),
         ("tag=happy", "tag=merry", "tag 'happy' is not among the tags of its first line"),
         ("note=a", '"note=a\x1b[2J"', "row 1: holds control characters"),
@@ -286,6 +288,14 @@ def test_line_above_the_header_is_checked(old: str, new: str, line: str, tmp_pat
     text = BUILT + "track_id,path,tags\n1,1.wav,happy\n"
     with pytest.raises(DataError, match=line):
         load(own(tmp_path, text.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize("name", [" songs", "songs ", "a,b", "a/b", ".a", "a\tb", "a" * 101])
+def test_a_name_that_is_given_is_checked(name: str, tmp_path: Path) -> None:
+    file = own(tmp_path, "track_id,path,tags\n1,1.wav,happy\n")
+    with pytest.raises(DataError, match=r"cannot name a data set: give another \(1-100 printable characters without"):
+        load(file, name=name)
+    assert load(file, name="My songs, really".replace(",", "")).name == "My songs really"
 
 
 def test_line_above_the_header_alone(tmp_path: Path) -> None:

@@ -180,6 +180,19 @@ def test_ambiguous_and_doubled_data_sets_are_refused(folder: Path) -> None:
         load(folder, "deam", "demo-deam")
 
 
+def test_a_name_that_is_spelt_just_so_comes_before_one_in_another_case(tmp_path: Path) -> None:
+    for name, letter in (("songs", ""), ("Songs", ""), ("d", ""), ("deam", "D")):
+        make_cache(tmp_path / f"{name}-of-{letter}", make_labels(name, letter, 10))
+    assert [cache.labels.dataset for cache in open_caches(tmp_path, ["Songs", "songs", "d", "D"])] == [
+        "Songs",
+        "songs",
+        "d",
+        "deam",
+    ]
+    with pytest.raises(DataError, match="fits two caches"):
+        open_caches(tmp_path, ["SONGS"])
+
+
 def test_wrong_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="m2e-extract"):
         load(tmp_path / "nothing", "J")
