@@ -73,6 +73,8 @@ def info(folder: Path, features: str | None, as_json: bool) -> None:
                     _print_fact(name, f"{track['track_id']}: {'; '.join(note['text'] for note in track['notes'])}")
             else:
                 _print_fact(name, value)
+    for path in facts["left_alone"]:
+        say(f"{path} looks like a temporary file and is left alone: remove it when no process writes here", "note")
     if facts["differ"]:
         click.echo("")
         for name, values in facts["differ"].items():
