@@ -93,7 +93,7 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
         for features, there in present.items():
             if any(its.path.parent == features for its in left):
                 continue  # nobody knows which tracks those files hold
-            settled = there | read_failures(features).keys()
+            settled = there | read_failures(features, {}).keys()
             redo[features] = [track_id for track_id in wanted if track_id not in settled]
         commands = [
             _command(folder, read_config(features), table) for features, tracks in redo.items() if tracks or not wanted

@@ -311,7 +311,8 @@ def test_a_living_writers_temporary_stays_and_a_dead_ones_goes(tmp_path: Path) -
         assert writer.stdout
         writer.stdout.readline()
         (mine,) = tmp_path.glob(".tmp-*")
-        there = mine.rename(tmp_path / f".tmp-m2e-{socket.gethostname()}-4194303-{0:012x}")  # of a process that is no more
+        # Of a process that is no more.
+        there = mine.rename(tmp_path / f".tmp-m2e-{socket.gethostname()}-4194303-{0:012x}")
         os.utime(there, (0, 0))
         remove_stale_temporaries(tmp_path)
         assert there.exists()

@@ -87,9 +87,7 @@ def test_links_under_a_temporarys_name_are_left_alone_and_nothing_is_made(tmp_pa
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_vanishes_while_it_is_looked_at_is_not_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_vanishes_while_it_is_looked_at_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / temporary_name()).touch()
     os.utime(next(tmp_path.iterdir()), (0, 0))
     real = os.open
