@@ -81,6 +81,12 @@ class Catalogue:
         )
 
     @property
+    def audio_sha256(self) -> dict[str, bytes]:
+        """Digest of each track's audio, 32 bytes."""
+        digests = (digest.tobytes() for digest in self.index["audio_sha256"])
+        return dict(zip((track_id.decode() for track_id in self.index["id"].tolist()), digests, strict=True))
+
+    @property
     def several(self) -> list[str]:
         """A line on each way in which tracks have several records."""
         about = (

@@ -75,6 +75,8 @@ def info(folder: Path, features: str | None, as_json: bool) -> None:
                     _print_fact(name, f"{track['track_id']}: {'; '.join(note['text'] for note in track['notes'])}")
             else:
                 _print_fact(name, value)
+    for path in facts["left_alone"]:
+        say(f"{path} looks like a temporary file and is left alone: remove it when no process writes here", "note")
     if facts["differ"]:
         click.echo("")
         for name, values in facts["differ"].items():
@@ -279,22 +281,30 @@ def merge(sources: tuple[Path, ...], into: Path, features: str | None, break_loc
 @features_option
 @json_option
 def failures(folder: Path, features: str | None, as_json: bool) -> None:
-    """List the tracks that could not be extracted: id, stage, attempts, audio file and reason, between tabs."""
+    """List the tracks that could not be extracted: id, stage, attempts, audio file and reason, between tabs.
+
+    With them those that could not be extracted again and keep their older features.
+    """
     from m2e.cache.failures import read_failures
     from m2e.cache.folders import folder_of_failures, one_features_folder, read_config
     from m2e.cache.reader import scan
 
     if group := folder_of_failures(folder):  # nothing at all could be extracted
-        found = read_failures(group)
+        found = read_failures(group, {})
     else:
         group = one_features_folder(folder, features)
-        found = read_failures(group, (track_id.decode() for track_id in scan(group, read_config(group)).index["id"]))
+        found = read_failures(group, scan(group, read_config(group)).audio_sha256)
     if as_json:
         click.echo(json.dumps([asdict(failure) for failure in found.values()], indent=2))
     else:
         for its in found.values():
             tell(its.track_id, its.stage, its.attempts, its.path, its.reason)
-    say(f"{folder}: {len(found)} tracks failed." + (" m2e-extract --retry-failed tries them again." if found else ""))
+    older = sum(bool(its.keeps) for its in found.values())
+    say(
+        f"{folder}: {len(found)} tracks failed"
+        + (f"; {older} of them keep their older features." if older else ".")
+        + (" m2e-extract --retry-failed tries them again." if found else "")
+    )
 
 
 @main.command(epilog="Example: m2e-cache export features/deam --out deam-features")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from m2e.cache.checks import is_whole, unlike
@@ -11,19 +11,23 @@ from m2e.cache.json_lines import append_object, read_objects
 from m2e.cache.schema import check_id
 
 _NAME = "failures"
+SETTLED = "settled"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a track has no features.
+    """Why a track has no features, or no newer ones.
 
     Attributes:
         track_id: the track.
         path: its audio file.
-        stage: "audio" (it cannot be used), "features" (something else went wrong) or "worker" (its process died).
+        stage: "audio" (it cannot be used), "features" (something else went wrong) or "worker" (its process died);
+            "settled" ends the failures that were recorded before: the cache has the features.
         reason: one line.
         audio_bytes: size of the file that failed; another size is another file, worth another attempt.
         attempts: how often the track was tried, in all runs together.
+        keeps: SHA-256 in hex of the audio whose features the cache holds and kept; "" where it held none. The failure
+            stands as long as these are there.
     """
 
     track_id: str
@@ -32,15 +36,25 @@ class Failure:
     reason: str
     audio_bytes: int
     attempts: int = 1
+    keeps: str = ""
 
     def __post_init__(self) -> None:
         check_id(self.track_id)
-        for name in ("path", "stage", "reason"):
+        for name in ("path", "stage", "reason", "keeps"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(unlike(name, getattr(self, name), "a text"))
         for name, least in (("audio_bytes", 0), ("attempts", 1)):
             if not is_whole(getattr(self, name), least):
                 raise ValueError(unlike(name, getattr(self, name), f"a whole number, {least} or more"))
+
+    @property
+    def order(self) -> tuple[int, bool]:
+        """The highest of a track's is the last."""
+        return self.attempts, self.stage == SETTLED
+
+    def stands(self, audio_sha256: bytes | None) -> bool:
+        """Whether nothing newer is there, where the cache has features of audio with this digest; None for none."""
+        return self.stage != SETTLED and (audio_sha256 is None or self.keeps == audio_sha256.hex())
 
 
 def record_failure(folder: Path, failure: Failure) -> None:
@@ -52,8 +66,22 @@ def record_failure(folder: Path, failure: Failure) -> None:
     append_object(folder, _NAME, asdict(failure))
 
 
-def read_failures(folder: Path, done: Iterable[str] = ()) -> dict[str, Failure]:
-    """The latest attempt at every track of `folder` that failed and is not among `done`; broken lines are passed over.
+def settle_failure(folder: Path, failure: Failure) -> None:
+    """Record that a failure, and those before it, stand no longer: the cache has the features.
+
+    Raises:
+        DataError: as `record_failure`.
+    """
+    record_failure(folder, replace(failure, stage=SETTLED))
+
+
+def read_failures(folder: Path, kept: Mapping[str, bytes] | None = None) -> dict[str, Failure]:
+    """The latest attempt at every track of `folder` that failed; broken lines are passed over.
+
+    Args:
+        folder: the features folder.
+        kept: the tracks whose features are there, and the digest of the audio of each; failures that stand no longer
+            are left out. None: the last of each track is wanted, be it settled.
 
     Raises:
         DataError: a file cannot be read, or is no regular one.
@@ -65,8 +93,10 @@ def read_failures(folder: Path, done: Iterable[str] = ()) -> dict[str, Failure]:
         except (ValueError, TypeError):
             continue
         earlier = failures.get(failure.track_id)
-        if earlier is None or failure.attempts >= earlier.attempts:
+        if earlier is None or failure.order >= earlier.order:
             failures[failure.track_id] = failure
-    for track_id in done if failures else ():
-        failures.pop(track_id, None)
-    return failures
+    return {
+        track_id: failure
+        for track_id, failure in failures.items()
+        if kept is None or failure.stands(kept.get(track_id))
+    }

@@ -10,21 +10,24 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from m2e.cache.errors import DataError
 from m2e.cache.flock import try_lock
-from m2e.cache.regular import append_regular, open_regular
+from m2e.cache.regular import open_regular
 
-_TEMPORARY = ".tmp-"
 # Between making a file and locking it lies a moment; a folder has this name until it is locked.
 _YOUNG_SECONDS = 10.0
 _UNLOCKED = ".new"
+# The whole of a name of ours: whatever else looks like a temporary is somebody's.
+_TEMPORARY = re.compile(rf"\.tmp-m2e-[\w.-]+-\d+-[0-9a-f]{{12}}(?:{re.escape(_UNLOCKED)})?", re.ASCII)
 _STALE_SECONDS = 24 * 3600.0
 # What file systems say that cannot reserve space, or cannot sync a folder; neither is a failure of the disk.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -63,7 +66,8 @@ def write_atomically(path: Path, content: bytes, modified: int | None = None) ->
 
 def temporary_name() -> str:
     """A new name that says, to people, which process on which host it belongs to."""
-    return f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII) or "_"
+    return f".tmp-m2e-{host}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def _write(path: Path, content: bytes, modified: int | None) -> None:
@@ -134,27 +138,37 @@ def temporary_folder(base: Path, mode: int = 0o700) -> Iterator[Path]:
 
 
 def remove_stale_temporaries(folder: Path) -> None:
-    """Delete the files and folders that killed processes left: those that nobody has locked."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        with contextlib.suppress(OSError, DataError):
-            age = time.time() - path.lstat().st_mtime
-            if path.is_dir():
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    if _is_left(descriptor, age, _STALE_SECONDS if path.name.endswith(_UNLOCKED) else 0.0):
-                        shutil.rmtree(path)
-                finally:
-                    os.close(descriptor)
-            else:
-                with append_regular(path) as file:
-                    if _is_left(file.fileno(), age, _YOUNG_SECONDS):
-                        path.unlink()
+    """Delete the files and folders that killed processes left: those that have a name of ours and that nobody has
+    locked. Links are left alone, and so is what an earlier m2e called ``.tmp-<host>-<process>-<hex>``."""
+    for path in folder.glob(".tmp-m2e-*"):
+        if _TEMPORARY.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                _remove_if_left(path)
 
 
-def _is_left(descriptor: int, age: float, least: float) -> bool:
-    """Whether nobody has it locked and it has some age; a day's, where a file system has no locks."""
-    locked = try_lock(descriptor)
-    return locked is not False and age >= (least if locked else _STALE_SECONDS)
+def unsure_temporaries(folder: Path) -> list[Path]:
+    """What looks like a temporary and has no name of ours: an earlier m2e's, or anybody's."""
+    return [path for path in folder.glob(".tmp-*") if not _TEMPORARY.fullmatch(path.name)]
+
+
+def _remove_if_left(path: Path) -> None:
+    is_folder = stat.S_ISDIR(path.lstat().st_mode)
+    # Some file systems lock only what is open for writing.
+    way = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_WRONLY
+    descriptor = os.open(path, way | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        locked, status = try_lock(descriptor), os.fstat(descriptor)
+        least = 0.0 if is_folder else _YOUNG_SECONDS
+        if locked is None or path.name.endswith(_UNLOCKED):
+            least = _STALE_SECONDS
+        if locked is False or time.time() - status.st_mtime < least or not os.path.samestat(status, path.lstat()):
+            return
+        if is_folder:
+            shutil.rmtree(path)
+        elif stat.S_ISREG(status.st_mode):
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def content_digest(content: bytes) -> str:

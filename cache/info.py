@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from m2e.cache.failures import read_failures
+from m2e.cache.files import unsure_temporaries
 from m2e.cache.folders import features_folders, read_config
 from m2e.cache.labels import read_labels
 from m2e.cache.provenance import read_provenance
@@ -36,6 +36,7 @@ def cache_facts(folder: Path, features: str | None = None) -> dict[str, Any]:
         "tags": len(labels.tag_names),
         "labels": labels.provenance,
         "table_in": labels.source.root if labels.source else "",
+        "left_alone": sorted(str(path) for place in (folder, *chosen) for path in unsure_temporaries(place)),
         "features": [
             _feature_facts(FeatureCache(folder, path, config, labels), path)
             for path, config in zip(chosen, configs, strict=True)
@@ -45,7 +46,7 @@ def cache_facts(folder: Path, features: str | None = None) -> dict[str, Any]:
 
 
 def _feature_facts(cache: FeatureCache, features: Path) -> dict[str, Any]:
-    failures = read_failures(features, done=cache.track_ids)
+    failures = cache.failures
     notes = cache.notes
     files = [path for path in features.iterdir() if path.suffix == ".h5"]
     return {

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from m2e.cache.catalogue import Catalogue, ChangedMeanwhile, gather
 from m2e.cache.catalogue import scan as scan
 from m2e.cache.errors import DataError
+from m2e.cache.failures import Failure, read_failures
 from m2e.cache.folders import one_features_folder, read_config
 from m2e.cache.harmony import MODES, ChordSequence, Key
 from m2e.cache.labels import read_labels
@@ -148,8 +149,12 @@ class FeatureCache:
     @property
     def notes(self) -> dict[str, tuple[Note, ...]]:
         """What there is to say of the audio of tracks, where there is anything. Raises DataError as `read_notes`."""
-        digests = (digest.tobytes() for digest in self._catalogue.index["audio_sha256"])
-        return read_notes(self._features, dict(zip(self.track_ids, digests, strict=True)))
+        return read_notes(self._features, self._catalogue.audio_sha256)
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """Why tracks have no features, or none of their newer audio. Raises DataError as `read_failures`."""
+        return read_failures(self._features, self._catalogue.audio_sha256)
 
     def to_frame(self) -> DataFrame:
         """What is known of each track but its features, as a pandas table, one row a track of `track_ids`.

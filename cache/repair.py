@@ -141,7 +141,7 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
             except DataError as error:
                 found.append(_moved(folder, Damage.of(features / CONFIG_FILE, error)))
                 continue
-            groups.append(_Group(features, config, wanted, read_failures(features).keys()))
+            groups.append(_Group(features, config, wanted, read_failures(features, {}).keys()))
             found += _repair_features(folder, groups[-1], advance)
     left = tuple(its for its in found if its.path.parent.name != SET_ASIDE)
     redo = [group.redo(any(its.path.parent == group.features for its in left)) for group in groups]

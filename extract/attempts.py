@@ -11,6 +11,7 @@ from m2e.extract import limits
 from m2e.extract.engine import Lost
 from m2e.extract.handover import NoRoom
 from m2e.extract.plan import Task
+from m2e.extract.unheard import Unheard, UnheardError
 
 T = TypeVar("T")
 
@@ -22,12 +23,14 @@ _DEATHS = {
 }
 
 
-def attempt(task: Task, action: Callable[[], T]) -> T | Failure:
+def attempt(task: Task, action: Callable[[], T]) -> T | Failure | Unheard:
     """What the action gives, or why it gives nothing. Raises NoRoom, which is no track's fault."""
     try:
         return action()
     except NoRoom:
         raise
+    except UnheardError as error:
+        return Unheard(task.track_id, str(error)[:_LONGEST_REASON], error.missing)
     except DataError as error:
         return failure(task, "audio", str(error))
     except Exception as error:  # whatever a codec or a model does with a hostile file
@@ -37,7 +40,7 @@ def attempt(task: Task, action: Callable[[], T]) -> T | Failure:
 def failure(task: Task, stage: str, reason: str) -> Failure:
     """A task's failure at one stage ("audio", "features", "worker"), for a reason of which a line is kept."""
     line = (reason.strip().splitlines() or ["no message"])[0][:_LONGEST_REASON]
-    return Failure(task.track_id, str(task.path), stage, line, task.audio_bytes, task.attempts + 1)
+    return Failure(task.track_id, str(task.path), stage, line, task.audio_bytes, task.attempts + 1, task.keeps)
 
 
 def given_up(lost: Lost[Task]) -> Failure:

@@ -8,6 +8,7 @@ would take 1.3 GB. Of a long file not even the resampled waves are held: whoever
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from m2e.extract.levels import Levels
 from m2e.extract.resample import Resampler as Resampler
 from m2e.extract.sound import Recording, Sound, Wave
 from m2e.extract.sound import split_segments as split_segments
+from m2e.extract.unheard import NOT_THERE, UnheardError
+from m2e.extract.window import BrokenRead
 
 MIN_SECONDS = 0.1
 # What may be missing without a word: the last frame of many files is.
@@ -78,7 +81,8 @@ def load_audio(
         held_seconds: a longer file's waves are `Recording`s, which hold no samples.
 
     Raises:
-        DataError: the file is missing, is no audio, is shorter than .1 s, holds NaN, or is cut or damaged.
+        UnheardError: the file is not there, cannot be read, or changes meanwhile.
+        DataError: it is no audio, is shorter than .1 s, holds NaN, or is cut or damaged.
     """
     source = _Source(path)
     hearing = _Hearing(((encoder_rate, resampler), (chord_rate, "soxr_hq")), held_seconds)
@@ -151,28 +155,27 @@ class _naming:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DataError):
+        if isinstance(error, BrokenRead):
+            raise UnheardError(self._path, error) from error
+        if isinstance(error, DataError) and not isinstance(error, UnheardError):
             raise DataError(f"{self._path} {error}") from error
-        if isinstance(error, OSError):  # a disk, or a network, in the middle
-            raise DataError(f"cannot read {self._path}: {error.strerror or error}") from error
 
 
 class _Source:
     """A regular file, which is to be the same one whenever it is read."""
 
     def __init__(self, path: Path, digest: bool = True) -> None:
-        """Raises DataError when there is no such file, or it is empty."""
+        """Raises UnheardError when it cannot be read, DataError when it is empty or no regular file."""
         self._path = path
         self.sha256 = b""
-        try:
-            with open_regular(path) as file:
-                self._identity = _identity(file.fileno())
-                self.size = self._identity[2]
-                if digest:
+        with self._open() as file:
+            self._identity = self._identify(file)
+            self.size = self._identity[2]
+            if digest:
+                try:
                     self.sha256 = hashlib.file_digest(file, "sha256").digest()
-        except OSError as error:
-            near = hint(path) if isinstance(error, FileNotFoundError) else ""
-            raise DataError(f"cannot read {path}: {error.strerror}{near}") from error
+                except OSError as error:
+                    raise UnheardError(path, error.strerror or error) from error
         if not self.size:
             raise DataError(f"{path} is empty (0 bytes)")
 
@@ -180,16 +183,38 @@ class _Source:
         return _naming(self._path)
 
     def blocks(self, facts: Facts) -> Iterator[Block]:
-        """As `decode`. Raises DataError, too, when it is another file by now."""
-        with open_regular(self._path) as file:
-            if _identity(file.fileno()) != self._identity:
-                raise DataError("changed while it was read")
-            yield from decode(file.fileno(), self.size, facts)
+        """As `decode`. Raises UnheardError, too, when it is another file by now, or at the end."""
+        with self._open() as file:
+            self._check(file)
+            try:
+                yield from decode(file.fileno(), self.size, facts)
+            except DataError:
+                self._check(file)
+                raise
+            self._check(file)
 
+    def _open(self) -> io.FileIO:
+        try:
+            return open_regular(self._path)
+        except OSError as error:
+            near = hint(self._path) if isinstance(error, FileNotFoundError) else ""
+            missing = error.errno in NOT_THERE
+            raise UnheardError(self._path, f"{error.strerror or error}{near}", missing) from error
+        except DataError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise UnheardError(self._path, "it is a link to nothing", missing=True) from error
+            raise
 
-def _identity(descriptor: int) -> tuple[int, int, int, int]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    def _check(self, file: io.FileIO) -> None:
+        if self._identify(file) != self._identity:
+            raise UnheardError(self._path, "it changed while it was read")
+
+    def _identify(self, file: io.FileIO) -> tuple[int, int, int, int]:
+        try:
+            status = os.fstat(file.fileno())
+        except OSError as error:
+            raise UnheardError(self._path, error.strerror or error) from error
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)

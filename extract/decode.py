@@ -130,8 +130,18 @@ def decode(descriptor: int, size: int, facts: Facts) -> Iterator[Block]:
     Raises:
         NotAudio: it is no audio file; the line is to follow its name.
         DataError: it cannot be decoded at all, or has a rate out of bounds.
+        BrokenRead: it cannot be read, whatever it holds.
     """
     file = Window(descriptor, 0, size)
+    try:
+        yield from _decode_all(file, facts)
+    except DataError:
+        file.check()
+        raise
+    file.check()
+
+
+def _decode_all(file: Window, facts: Facts) -> Iterator[Block]:
     links = [file]
     if file.at(0, 4) == b"OggS":
         links = [*ogg_links(file)]

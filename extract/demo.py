@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from m2e.cache.console import Command, progress_bar, say
 from m2e.cache.errors import DataError
+from m2e.cache.files import write_atomically
 from m2e.cache.regular import read_regular
 from m2e.cache.schema import SPLITS
 from m2e.extract.synth import Recipe, draw_recipe, recipe_chords, render
@@ -128,7 +129,7 @@ def _make_set(number: int, folder: Path, seed: int, scale: float, jobs: int) -> 
         if missing := [track for track in tracks if not (folder / track.path).exists()]:
             _make_audio(folder, missing, jobs)
         if not (folder / "manifest.csv").exists():
-            _replace(folder / "manifest.csv", _manifest(tracks))
+            write_atomically(folder / "manifest.csv", _manifest(tracks))
     except OSError as error:
         raise DataError(
             f"{folder}: cannot write the demo data: {error.strerror or error}; choose another --out"
@@ -188,7 +189,7 @@ def _claim(folder: Path, stamp: bytes) -> None:
     elif any((folder / "audio").iterdir()) or (folder / "manifest.csv").exists():
         raise DataError(f"{folder} holds data that is not the synthetic demo's: choose another --out")
     else:
-        _replace(stamp_path, stamp)
+        write_atomically(stamp_path, stamp)
 
 
 def _make_audio(folder: Path, tracks: list[DemoTrack], jobs: int) -> None:
@@ -213,14 +214,7 @@ def _write_track(path: Path, track: DemoTrack) -> None:
         # libsndfile 1.2's Vorbis encoder crashes on a minute in one block.
         for first in range(0, len(sound), 65_536):
             file.write(sound[first : first + 65_536])
-    _replace(path, encoded.getvalue())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_atomically(path, encoded.getvalue())
 
 
 def _manifest(tracks: list[DemoTrack]) -> bytes:

@@ -138,6 +138,11 @@ def _checked(commit: str | None, known: HubEncoder) -> str:
     return commit
 
 
+def is_pinned(revision: str) -> bool:
+    """Whether it is the commit of a registered encoder whose files are known by their digests."""
+    return any(known and known.is_pinned and known.revision == revision for known in ENCODERS.values())
+
+
 def settle(source: EncoderSource) -> EncoderSource:
     """The same with its identity: of a commit of the hub whose weights' digest is not pinned, its files have to tell.
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache import TrackFeatures
+from m2e.cache import DataError, ExtractionConfig, TrackFeatures
+from m2e.cache.schema import BY_DIGEST
 from m2e.common.threads import one_thread
+from m2e.extract import limits
 from m2e.extract.audio import HELD_SECONDS, load_audio
-from m2e.extract.chords import load_recogniser
-from m2e.extract.encoders import Encoder, load_encoder
+from m2e.extract.chords import load_recogniser, recogniser_revision
+from m2e.extract.encoders import Encoder, find_encoder, is_pinned, load_encoder
 from m2e.extract.key import estimate_key
 from m2e.extract.recogniser import SAMPLE_RATE as CHORD_SAMPLE_RATE
 from m2e.extract.recogniser import ChordRecogniser
@@ -24,6 +26,8 @@ from m2e.extract.track import Models, PreparedTrack
 class Extractor:
     """Extracts tracks with one group of settings. Owns its models, which are loaded when they are first needed; several
     threads may share it. Leaves the process as it was: numbers of threads, torch's switches.
+
+    In a worker process each track has a limit of time, beyond which the process ends (`m2e.extract.limits`).
 
     Args:
         models: which, and on which device.
@@ -37,23 +41,30 @@ class Extractor:
 
     @property
     def encoder(self) -> Encoder:
-        """Loaded. Raises DataError when its checkpoint is not usable."""
+        """Loaded. Raises DataError when its checkpoint is not usable, or not the one that the settings name."""
         with self._lock:
             if self._encoder is None:
                 models, config = self.models, self.models.config
                 with one_thread():
-                    self._encoder = load_encoder(
+                    encoder = load_encoder(
                         models.encoder_folder, config.layers, models.device, config.precision, config.sample_rate
                     )
+                _check_encoder(config, models.encoder_folder)
+                self._encoder = encoder
             return self._encoder
 
     @property
     def recogniser(self) -> ChordRecogniser:
-        """Loaded. Raises DataError when its checkpoint is not usable."""
+        """Loaded. Raises DataError when its checkpoint is not usable, or not the one that the settings name."""
         with self._lock:
             if self._recogniser is None:
+                config, checkpoint = self.models.config, self.models.chord_checkpoint
                 with one_thread():
-                    self._recogniser = load_recogniser(self.models.config.chords, self.models.chord_checkpoint)
+                    recogniser = load_recogniser(config.chords, checkpoint)
+                if config.chords_revision:
+                    revision = recogniser_revision(config.chords, checkpoint)
+                    _check(checkpoint or config.chords, revision, config.chords_revision)
+                self._recogniser = recogniser
             return self._recogniser
 
     def load(self) -> None:
@@ -64,8 +75,10 @@ class Extractor:
         """Decode a track, cut it into segments, hear its chords and key: all that needs no encoder.
 
         Raises:
-            DataError: the file cannot be decoded or is too short, or the chord recogniser's checkpoint is not usable.
+            UnheardError: the file cannot be read.
+            DataError: it cannot be decoded or is too short, or the chord recogniser's checkpoint is not usable.
         """
+        limits.allow_decoding(path)
         config = self.models.config
         with one_thread():
             audio = load_audio(
@@ -92,6 +105,7 @@ class Extractor:
         Raises:
             DataError: the encoder's checkpoint is not usable, or a long track's file can no longer be decoded.
         """
+        limits.allow_embedding(track.duration)
         with one_thread():
             return self.encoder.embed(track.segments)
 
@@ -99,11 +113,25 @@ class Extractor:
         """All features of one track.
 
         Raises:
-            DataError: the file cannot be decoded or is too short, its features are not finite, or a checkpoint is not
-                usable.
+            UnheardError: the file cannot be read.
+            DataError: it cannot be decoded or is too short, its features are not finite, or a checkpoint is not usable.
         """
         track = self.prepare(path)
         return track.with_embeddings(track_id, self.embed(track))
+
+
+def _check_encoder(config: ExtractionConfig, folder: Path) -> None:
+    """After loading: whatever was changed before that shows now. Former caches name a commit, which no file tells."""
+    if config.encoder_revision.startswith(BY_DIGEST) or is_pinned(config.encoder_revision):
+        _check(folder, find_encoder(str(folder)).revision, config.encoder_revision)
+
+
+def _check(place: Path | str, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise DataError(
+            f"{place} changed since this began: it is {found} now, and the features are to be of {wanted}. What was "
+            "committed is safe: put the former weights back, or run the same command again with the new ones"
+        )
 
 
 @lru_cache(maxsize=1)

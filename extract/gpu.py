@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from m2e.cache import TrackFeatures
 from m2e.cache.failures import Failure
-from m2e.extract import limits
 from m2e.extract.attempts import attempt
 from m2e.extract.batches import embed_tracks
 from m2e.extract.cores import cpu_count
@@ -28,6 +27,7 @@ from m2e.extract.handover import Handover, handover_folder
 from m2e.extract.plan import Task
 from m2e.extract.sound import SizedWaves
 from m2e.extract.track import Models, PreparedTrack
+from m2e.extract.unheard import Unheard
 from m2e.extract.workers import LocalWorkers
 
 # Processes that share a GPU, and the decoders of its machine.
@@ -65,14 +65,10 @@ class _Preparation:
     models: Models
     folder: Path
 
-    def __call__(self, tasks: Iterator[Task]) -> list[tuple[Task, Handover | Failure]]:
+    def __call__(self, tasks: Iterator[Task]) -> list[tuple[Task, Handover | Failure | Unheard]]:
         extractor = extractor_of(self.models)
         extractor.recogniser  # noqa: B018 - one that cannot be loaded ends the run, not a track
-        outcomes: list[tuple[Task, Handover | Failure]] = []
-        for task in tasks:
-            limits.allow_decoding(task.audio_bytes)
-            outcomes.append((task, attempt(task, partial(self._prepare, extractor, task))))
-        return outcomes
+        return [(task, attempt(task, partial(self._prepare, extractor, task))) for task in tasks]
 
     def _prepare(self, extractor: Extractor, task: Task) -> Handover:
         return Handover.put(extractor.prepare(task.path), self.folder)
@@ -80,7 +76,7 @@ class _Preparation:
 
 def extract_ahead(
     tasks: Iterator[Task], models: Models, spans: list[tuple[float, float]]
-) -> Iterator[tuple[Task, TrackFeatures | Failure | Lost[Task]]]:
+) -> Iterator[tuple[Task, TrackFeatures | Failure | Unheard | Lost[Task]]]:
     """Each track's features, or why there are none, in the order in which they are done.
 
     Args:
@@ -124,14 +120,14 @@ def _start_decoders(count: int) -> LocalWorkers:
 
 
 def _taken(
-    found: Iterable[tuple[Task, Handover | Failure] | Lost[Task]],
-) -> Iterator[tuple[tuple[Task, PreparedTrack | Failure | Lost[Task]], SizedWaves]]:
+    found: Iterable[tuple[Task, Handover | Failure | Unheard] | Lost[Task]],
+) -> Iterator[tuple[tuple[Task, PreparedTrack | Failure | Unheard | Lost[Task]], SizedWaves]]:
     for outcome in found:
         if isinstance(outcome, Lost):
             yield (outcome.item, outcome), []
             continue
         task, given = outcome
-        if isinstance(given, Failure):
+        if isinstance(given, Failure | Unheard):
             yield (task, given), []
             continue
         track = given.take()

@@ -6,10 +6,12 @@ its own that ends the process when the time is up; the engine then finds the tra
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 from functools import cache
 from io import FileIO
+from pathlib import Path
 
 # A decoder takes at least a MB/s, and the slowest encoder, on a slow core that three processes share, 6 s for 1 s of
 # audio; what is on the way to them may be slow as well.
@@ -33,9 +35,11 @@ def watch() -> None:
     _Process.is_worker = True
 
 
-def allow_decoding(audio_bytes: int) -> None:
-    """A file of this size may take so long from now on."""
-    _allow(_LEAST_SECONDS + _SECONDS_A_MEGABYTE * audio_bytes / 1e6)
+def allow_decoding(path: Path) -> None:
+    """A file of such a size may take so long from now on."""
+    _allow(_LEAST_SECONDS)  # to tell its size may take for ever, too
+    with contextlib.suppress(OSError):  # whoever reads it says so
+        _allow(_LEAST_SECONDS + _SECONDS_A_MEGABYTE * path.stat().st_size / 1e6)
 
 
 def allow_embedding(seconds: float) -> None:

@@ -16,16 +16,16 @@ from pathlib import Path
 from m2e.cache import ExtractionConfig, FeatureWriter, TrackFeatures
 from m2e.cache.failures import Failure, record_failure
 from m2e.cache.writer import features_folder
-from m2e.extract import limits
 from m2e.extract.attempts import attempt, failure, given_up
 from m2e.extract.batches import DeviceLostError
 from m2e.extract.engine import Engine, Lost, run_tasks
-from m2e.extract.extractor import Extractor, extractor_of
+from m2e.extract.extractor import extractor_of
 from m2e.extract.gpu import Busy, extract_ahead, this_gpu
 from m2e.extract.plan import Task
 from m2e.extract.track import Models
+from m2e.extract.unheard import Unheard
 
-Outcome = str | Failure | Lost[Task] | Busy
+Outcome = str | Failure | Unheard | Lost[Task] | Busy
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,14 @@ class Extraction:
 
     def _extract(
         self, tasks: Iterator[Task], spans: list[tuple[float, float]]
-    ) -> Generator[tuple[Task, TrackFeatures | Failure | Lost[Task]]]:
+    ) -> Generator[tuple[Task, TrackFeatures | Failure | Unheard | Lost[Task]]]:
         if self.models.device != "cpu":
             yield from extract_ahead(tasks, self.models, spans)
             return
         extractor = extractor_of(self.models)
         extractor.load()
         for task in tasks:
-            yield task, attempt(task, partial(self._extract_track, extractor, task))
-
-    def _extract_track(self, extractor: Extractor, task: Task) -> TrackFeatures:
-        limits.allow_decoding(task.audio_bytes)
-        track = extractor.prepare(task.path)
-        limits.allow_embedding(track.duration)
-        return track.with_embeddings(task.track_id, extractor.embed(track))
+            yield task, attempt(task, partial(extractor, task.path, task.track_id))
 
 
 @lru_cache(maxsize=1)
@@ -109,8 +103,9 @@ def run(
         generation: of the records, see `m2e.cache.layout`.
 
     Yields:
-        For each track the id where it is kept, or its failure, both durable; `Lost` where a worker died at a track
-        that will be tried again; and from workers with a GPU when it was `Busy`.
+        For each track the id where it is kept, or its failure, both durable; `Unheard` where its audio could not be
+        read; `Lost` where a worker died at a track that will be tried again; and from workers with a GPU when it was
+        `Busy`.
 
     Raises:
         DataError: a model cannot be loaded, the disk is full, or workers cannot live.

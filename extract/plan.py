@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,10 @@ from numpy.typing import NDArray
 from m2e.cache.checks import is_whole, unlike
 from m2e.cache.failures import Failure
 from m2e.extract.part import Part
+from m2e.extract.unheard import NOT_THERE, Unheard
 from m2e.manifests.labels import Standing
 from m2e.manifests.track import Manifest, Track
 
-# What a path that leads to nothing says; all else says nothing about the file.
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 # Of the tracks in the cache: if more of their audio is another, that is a question.
 _MOST_CHANGED = 0.1
 
@@ -35,12 +33,14 @@ class Task:
         path: its audio file, absolute: a worker may have another current folder.
         audio_bytes: size of that file.
         attempts: how often it was tried before, in vain.
+        keeps: see `Failure`.
     """
 
     track_id: str
     path: Path
     audio_bytes: int
     attempts: int = 0
+    keeps: str = ""
 
     def tried(self) -> Task:
         """The same after one attempt more."""
@@ -90,7 +90,10 @@ class Plan:
         unheard: how many of these have no audio now, or none that can be read.
         missing: tracks without features whose audio is not there.
         unreadable: tracks without features whose audio may be there and cannot be looked at, and why.
-        failed: tracks that failed before and whose audio is still the same.
+        failed: tracks that failed before and whose audio is still the same; some may have older features, and are
+            among `done`.
+        settled: failures of tracks whose former audio, of which the cache holds features, is back.
+        retried: failures of tracks of `tasks`, which were tried before.
         changed: ids of tracks whose audio is another file than the one in the cache; they are among `tasks`.
         compared: how many tracks the cache holds whose audio was looked at.
         again: ids of tracks of `tasks` that the cache holds; what it holds stays until there is something newer.
@@ -106,6 +109,8 @@ class Plan:
     missing: tuple[Track, ...]
     unreadable: tuple[tuple[Track, str], ...]
     failed: dict[str, Failure]
+    settled: tuple[Failure, ...]
+    retried: dict[str, Failure]
     changed: tuple[str, ...]
     compared: int
     again: frozenset[str]
@@ -117,6 +122,23 @@ class Plan:
     def is_suspicious(self) -> bool:
         """Whether so much audio is another that something else may be wrong, such as the folder."""
         return len(self.changed) > max(1, _MOST_CHANGED * self.compared)
+
+    def after(self, unheard: Sequence[Unheard], tracks: Iterable[Track]) -> Plan:
+        """What is left of it once the tasks are done, but for `unheard` ones, which count as those found before.
+
+        Args:
+            unheard: those whose audio could not be read.
+            tracks: of the manifest.
+        """
+        found = {its.track_id: its for its in unheard if its.track_id not in self.again}
+        left = [(track, found[track.track_id]) for track in tracks if track.track_id in found] if found else []
+        return replace(
+            self,
+            tasks=(),  # a million take 100 MB, of which packing can make use
+            unheard=self.unheard + len(unheard) - len(found),
+            missing=(*self.missing, *(track for track, its in left if its.missing)),
+            unreadable=(*self.unreadable, *((track, its.reason) for track, its in left if not its.missing)),
+        )
 
 
 def make_plan(
@@ -134,7 +156,7 @@ def make_plan(
     Args:
         manifest: the data set.
         index, generations: the tracks in the cache, as in `Catalogue`.
-        failures: the latest failure of each track that failed.
+        failures: the last of each track, see `read_failures`.
         selection: which tracks.
         standing: how far what is in the cache is the manifest's.
         begun: the generation of an --overwrite that was interrupted.
@@ -143,6 +165,10 @@ def make_plan(
     tasks: list[Task] = []
     done: list[int] = []
     changed: list[tuple[int, int]] = []
+    unchanged: list[tuple[int, int]] = []  # and yet tried again
+    older: list[int] = []  # whose newer audio failed
+    settled: list[Failure] = []
+    retried: dict[str, Failure] = {}
     kept: list[int] = []  # their audio cannot be compared
     missing: list[Track] = []
     unreadable: list[tuple[Track, str]] = []
@@ -151,6 +177,14 @@ def make_plan(
     tracks = manifest.tracks
     rows = _rows(tracks, index)
     foreign = standing.foreign
+    confirmed = (rows < 0) | ~standing.unsure
+
+    def task(number: int, size: int) -> Task:
+        track, row = tracks[number], rows[number]
+        attempts = failures[track.track_id].attempts if track.track_id in failures else 0
+        keeps = index["audio_sha256"][row].tobytes().hex() if row >= 0 else ""
+        return Task(track.track_id, track.audio_path.absolute(), size, attempts, keeps)
+
     for number, (track, row) in enumerate(zip(tracks, rows, strict=True)):
         if seen == selection.limit:
             break
@@ -164,7 +198,7 @@ def make_plan(
             seen += known
             if mine and known:
                 kept.append(number)
-            elif mine and error.errno in _NOT_THERE:
+            elif mine and error.errno in NOT_THERE:
                 missing.append(track)
             elif mine:
                 unreadable.append((track, error.strerror or type(error).__name__))
@@ -173,16 +207,26 @@ def make_plan(
         if not mine:
             continue
         earlier = failures.get(track.track_id)
-        tried = earlier is not None and earlier.audio_bytes == size and not selection.tries_again(earlier)
-        if tried and (row < 0 or index["audio_bytes"][row] != size):
-            failed[track.track_id] = cast(Failure, earlier)
-        elif row < 0:
-            tasks.append(_task(track, size, earlier.attempts if earlier else 0))
-        elif index["audio_bytes"][row] != size:
+        fits = row >= 0 and index["audio_bytes"][row] == size
+        if earlier and not earlier.stands(index["audio_sha256"][row].tobytes() if row >= 0 else None):
+            earlier = None
+        if earlier and fits and confirmed[number] and earlier.audio_bytes != size:
+            settled.append(earlier)
+            earlier = None
+        if earlier and earlier.audio_bytes == size and not selection.tries_again(earlier):
+            failed[track.track_id] = earlier
+            older += [number] if row >= 0 and not foreign[number] else []
+            continue
+        if earlier:
+            retried[track.track_id] = earlier
+        if row < 0:
+            tasks.append(task(number, size))
+        elif not fits:
             changed.append((number, size))
+        elif earlier:
+            unchanged.append((number, size))
         else:
             done.append(number)
-    confirmed = (rows < 0) | ~standing.unsure
     asked = [number for number in done if selection.check_audio or not confirmed[number]]
     if asked:
         found = _compare([tracks[i].audio_path for i in asked], index["audio_sha256"][rows[asked]], compared)
@@ -196,8 +240,8 @@ def make_plan(
             elif not another:
                 confirmed[i] = True
         done = [number for number in done if number not in verdict or verdict[number] is False]
-    again = list(changed)
-    generation = 1 + max((int(generations[rows[i]]) for i, _ in changed), default=-1)
+    again = [*changed, *unchanged]
+    generation = 1 + max((int(generations[rows[i]]) for i, _ in again), default=-1)
     if selection.overwrite:
         places = rows[done]
         generation = max(generation, 1 + int(generations[places].max(initial=-1)) if begun is None else begun)
@@ -205,12 +249,14 @@ def make_plan(
         again += [(i, int(index["audio_bytes"][rows[i]])) for i, old in zip(done, redo, strict=True) if old]
         done = [i for i, old in zip(done, redo, strict=True) if not old]
     return Plan(
-        tasks=(*tasks, *(_task(tracks[i], size) for i, size in again)),
-        done=tuple(tracks[i].track_id for i in (*done, *kept)),
+        tasks=(*tasks, *(task(i, size) for i, size in again)),
+        done=tuple(tracks[i].track_id for i in (*done, *kept, *older)),
         unheard=len(kept),
         missing=tuple(missing),
         unreadable=tuple(unreadable),
         failed=failed,
+        settled=tuple(settled),
+        retried=retried,
         changed=tuple(tracks[i].track_id for i, _ in changed),
         compared=len(done) + len(again),
         again=frozenset(tracks[i].track_id for i, _ in again),
@@ -218,10 +264,6 @@ def make_plan(
         confirmed=confirmed,
         doubtful=int(standing.unsure[kept].sum()),
     )
-
-
-def _task(track: Track, size: int, attempts: int = 0) -> Task:
-    return Task(track.track_id, track.audio_path.absolute(), size, attempts)
 
 
 def _rows(tracks: Sequence[Track], index: NDArray[Any]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from m2e.cache import DataError, ExtractionConfig
 from m2e.cache.catalogue import scan
 from m2e.cache.console import console, progress_bar, say
 from m2e.cache.errors import LockedError, NewerError, UnreadableError
-from m2e.cache.failures import Failure, read_failures
+from m2e.cache.failures import Failure, read_failures, settle_failure
 from m2e.cache.files import remove_stale_temporaries
 from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, feature_names, features_folder, read_config, write_config
 from m2e.cache.pack import pack
@@ -28,6 +28,7 @@ from m2e.extract.encoders import EncoderSource, fetch_encoder
 from m2e.extract.engine import Engine, Lost
 from m2e.extract.plan import Plan, Selection, make_plan
 from m2e.extract.summary import Tally, announce, print_event, summarise
+from m2e.extract.unheard import Unheard
 from m2e.manifests.labels import check_same, save_labels, standing
 from m2e.manifests.track import Manifest
 
@@ -109,11 +110,13 @@ class Session:
         if self.events:
             counts = {"done": len(plan.done), "missing": len(plan.missing), "failed": len(plan.failed)}
             print_event("plan", self.manifest.name, todo=len(plan.tasks), **counts)
+        for failure in plan.settled:
+            settle_failure(self.features, failure)
         if self.selection.overwrite and plan.again:
             overwriting.begin(self.features, part, plan.generation)
         if plan.tasks:
             done = self._extract(plan, engine, tally)
-            plan = replace(plan, tasks=())  # a million take 100 MB, of which packing can make use
+            plan = plan.after(tally.unheard, self.manifest.tracks)
             if done:
                 anew = np.fromiter((track.track_id in done for track in self.manifest.tracks), np.bool_)
                 self._save_labels(plan.confirmed | anew)
@@ -245,8 +248,14 @@ class Session:
                     tally.failed[outcome.track_id] = outcome
                     say(f"{outcome.track_id}: {outcome.reason}", "failed", "red")
                     self._tell(outcome.track_id, outcome.reason)
+                elif isinstance(outcome, Unheard):
+                    tally.unheard.append(outcome)
+                    say(f"{outcome.track_id}: {outcome.reason}", "no file" if outcome.missing else "unreadable", "red")
+                    self._tell(outcome.track_id, outcome.reason)
                 else:
                     tally.new += 1
+                    if earlier := plan.retried.get(outcome):
+                        settle_failure(self.features, earlier)
                     if outcome in plan.again:
                         again.add(outcome)
                     self._tell(outcome)

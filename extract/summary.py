@@ -16,6 +16,7 @@ from m2e.cache.failures import Failure
 from m2e.cache.folders import MOST_MISSING, features_folders, fingerprint_of, training_command
 from m2e.extract.part import Part
 from m2e.extract.plan import Plan
+from m2e.extract.unheard import Unheard
 from m2e.manifests.missing import name_missing
 from m2e.manifests.track import Manifest
 
@@ -32,18 +33,20 @@ class Tally:
         new: tracks that were extracted.
         again: of these, tracks that the cache held already.
         failed: tracks that were not.
+        unheard: tracks whose audio could not be read.
         spans: beginnings and ends of each GPU's work, see `m2e.extract.gpu.Busy`.
     """
 
     new: int = 0
     again: int = 0
     failed: dict[str, Failure] = field(default_factory=dict)
+    unheard: list[Unheard] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     spans: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def done(self) -> int:
-        return self.new + len(self.failed)
+        return self.new + len(self.failed) + len(self.unheard)
 
     @property
     def gpu_busy(self) -> float | None:
@@ -138,7 +141,9 @@ def summarise(manifest: Manifest, part: Part, features: Path, plan: Plan, tally:
     else:
         following = ""
     where = f"{folder}, of part {part}" if part.count > 1 else f"{folder}"
-    counts = f"{tally.new} new, {len(failures)} failed, {len(plan.missing)} without audio"
+    older = sum(bool(failure.keeps) for failure in failures.values())
+    failed = f"{len(failures)} failed" + (f", of which {older} keep their older features" if older else "")
+    counts = f"{tally.new} new, {failed}, {len(plan.missing)} without audio"
     if plan.unreadable:
         counts += f", {len(plan.unreadable)} unreadable"
     say(f"{manifest.name}: {kept} of {len(manifest.tracks)} tracks are in {where} ({counts}). {following}".rstrip())

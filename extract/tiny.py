@@ -10,8 +10,6 @@ and a head could hardly learn from them at the paper's learning rate; hence `GAI
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 RECIPE = 1
@@ -26,16 +24,17 @@ def tiny_encoder_folder() -> Path:
         DataError: the cache folder cannot be written.
     """
     from m2e.cache.errors import DataError
+    from m2e.cache.files import temporary_folder
 
     folder = _place()
     if folder.is_dir():
         return folder
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
     try:
-        _write(temporary)
-        temporary.rename(folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, mode=0o777) as temporary:
+            _write(temporary)
+            temporary.rename(folder)
+    except (OSError, DataError) as error:
         if not folder.is_dir():  # another process may have been first
             raise DataError(f"cannot write the tiny encoder to {folder}: {error}. Set XDG_CACHE_HOME") from error
     return folder
@@ -81,7 +80,6 @@ def _write(folder: Path) -> None:
         torch.nn.init.constant_(block.final_layer_norm.weight, GAIN)
     config = {"model_type": "mert_model", "deepnorm": False, "feature_extractor_cqt": False, **settings}
     preprocessor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 24_000, "do_normalize": True}
-    folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")

@@ -79,7 +79,6 @@ class _Item:
 
     number: int
     path: Path
-    audio_bytes: int
     sha256: str
 
 
@@ -96,7 +95,7 @@ def _survey_all(items: Iterator[_Item]) -> list[_Outcome]:
 
 
 def _survey(item: _Item) -> _Outcome:
-    limits.allow_decoding(item.audio_bytes)
+    limits.allow_decoding(item.path)
     try:
         heard, digest = survey(item.path, digest=bool(item.sha256))
     except DataError as error:
@@ -157,7 +156,7 @@ def hear_all(
                 advance(1)
             else:
                 entries[number] = entry
-                items.append(_Item(number, track.audio_path.absolute(), status.st_size, digest))
+                items.append(_Item(number, track.audio_path.absolute(), digest))
         for outcome in run_tasks(_survey_all, items, workers, _LARGEST_BATCH):
             if isinstance(outcome, Lost):
                 if not outcome.final:

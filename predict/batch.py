@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from m2e.cache.errors import DataError
 from m2e.cache.temporary import folder_for_temporaries
+from m2e.extract.attempts import twice_dead
 from m2e.extract.engine import run_tasks
 from m2e.extract.workers import LocalWorkers
 from m2e.predict.result import SongPrediction
@@ -75,15 +76,12 @@ def predict_songs(
     Args:
         songs: the files.
         setup: the model.
-        jobs: processes; a single song needs none.
+        jobs: processes.
         hear: what is done to each song.
 
     Raises:
         DataError: the model cannot be loaded, or processes cannot live for want of memory.
     """
-    if len(songs) == 1:
-        yield hear(songs[0], setup)
-        return
     with (
         tempfile.TemporaryDirectory(prefix="m2e-", dir=folder_for_temporaries()) as name,
         LocalWorkers(jobs) as workers,
@@ -97,4 +95,4 @@ def predict_songs(
             elif isinstance(outcome, str):
                 yield outcome
             elif outcome.final:
-                yield f"{outcome.item[1]}: its decoder crashed, or took all memory ({outcome.death})"
+                yield f"{outcome.item[1]}: {twice_dead(outcome.death)}"

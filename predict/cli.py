@@ -128,7 +128,7 @@ def main(
     from m2e.predict.songs import find_songs
 
     found = [] if serve else find_songs(songs, sys.stdin)
-    if len(found) > 1:
+    if found:
         check_processes()
     if plot:
         _check_plot(plot, found)

@@ -11,7 +11,7 @@ import numpy as np
 from m2e.cache.errors import DataError
 from m2e.cache.schema import TrackFeatures
 from m2e.predict.result import Emotion, Moment, SongPrediction, TagScore
-from m2e.predict.setup import Setup, prepare
+from m2e.predict.setup import Setup, prepare, weights_digest
 
 if TYPE_CHECKING:
     from m2e.train.model import Inputs
@@ -32,13 +32,15 @@ class Predictor:
         """Load what `prepare` found; `from_pretrained` does both.
 
         Raises:
-            DataError: a file is damaged.
+            DataError: a file is damaged, or another than when it was found.
         """
         from m2e.extract.extractor import Extractor
         from m2e.train.checkpoint import load_model
 
         self.setup = setup
         self._models, self.card = load_model(setup.folder)
+        if weights_digest(setup.folder) != setup.digest:
+            raise DataError(f"the weights of {setup.folder} changed since this began: run the same command again")
         self._extractor = Extractor(setup.models)
         self._extractor.load()
 

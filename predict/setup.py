@@ -76,7 +76,7 @@ def prepare(
         )
     weights = fetch_recogniser(config.chords, chord_checkpoint)
     models = Models(config, fetch_encoder(source), weights, _place(device), accept_cut=accept_cut)
-    return Setup(folder, _digest(folder), models)
+    return Setup(folder, weights_digest(folder), models)
 
 
 def describe(setup: Setup) -> dict[str, Any]:
@@ -107,7 +107,8 @@ def _read_card(folder: Path) -> ModelCard:
         raise DataError(f"{folder} is no model of m2e-train{hint}") from error
 
 
-def _digest(folder: Path) -> str:
+def weights_digest(folder: Path) -> str:
+    """Of a model's weights, 16 hex digits. Raises DataError where they cannot be read."""
     from m2e.train.checkpoint import LARGEST_WEIGHTS, WEIGHTS_FILE
 
     try:

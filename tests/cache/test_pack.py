@@ -328,7 +328,8 @@ def test_a_living_writers_temporary_stays_and_a_dead_ones_goes(tmp_path: Path) -
         assert writer.stdout
         writer.stdout.readline()
         (mine,) = tmp_path.glob(".tmp-*")
-        there = mine.rename(tmp_path / f".tmp-{socket.gethostname()}-4194303-00")  # of a process that is no more
+        # Of a process that is no more.
+        there = mine.rename(tmp_path / f".tmp-m2e-{socket.gethostname()}-4194303-{0:012x}")
         os.utime(there, (0, 0))
         remove_stale_temporaries(tmp_path)
         assert there.exists()
@@ -336,7 +337,7 @@ def test_a_living_writers_temporary_stays_and_a_dead_ones_goes(tmp_path: Path) -
         writer.wait()
         remove_stale_temporaries(tmp_path)
         assert not there.exists()
-    young = tmp_path / f".tmp-{socket.gethostname()}-1-00"
+    young = tmp_path / f".tmp-m2e-{socket.gethostname()}-1-{0:012x}"
     young.touch()
     remove_stale_temporaries(tmp_path)
     assert young.exists()
@@ -344,7 +345,7 @@ def test_a_living_writers_temporary_stays_and_a_dead_ones_goes(tmp_path: Path) -
         os.utime(folder, (0, 0))
         remove_stale_temporaries(tmp_path)
         assert folder.is_dir()
-    left = tmp_path / f".tmp-{socket.gethostname()}-{os.getpid()}-01"
+    left = tmp_path / f".tmp-m2e-{socket.gethostname()}-{os.getpid()}-{1:012x}"
     left.mkdir()
     remove_stale_temporaries(tmp_path)
     assert not left.exists()

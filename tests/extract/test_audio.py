@@ -1,5 +1,6 @@
 """Decoding, mixing down, resampling and cutting."""
 
+import errno
 import math
 import os
 import subprocess
@@ -15,6 +16,7 @@ from support.memory import PEAK
 from m2e.cache import DataError
 from m2e.extract.audio import Resampler, load_audio, split_segments, survey
 from m2e.extract.sound import Recording, Segments, rechunked, segment_lengths
+from m2e.extract.unheard import UnheardError
 
 
 def tone(rate: int, seconds: float = 1.0, hz: float = 440.0) -> np.ndarray:
@@ -231,11 +233,57 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", np.stack([tone(44_100, 3)]))
     audio = load_audio(path, held_seconds=1)
     write(path, np.stack([tone(44_100, 3, 300)]))
-    with pytest.raises(DataError, match=r"a\.wav changed while it was read"):
+    with pytest.raises(DataError, match=r"cannot read .*a\.wav: it changed while it was read"):
         list(audio.encoder_wave)
     path.unlink()
     with pytest.raises(DataError, match=r"cannot read .*a\.wav: No such file"):
         list(audio.encoder_wave)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_is_not_the_files_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, share: float, number: int
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, tone(44_100, 20), 44_100)
+    real, where = os.pread, share * path.stat().st_size
+
+    def pread(descriptor: int, size: int, offset: int) -> bytes:
+        if offset + size > where:
+            raise OSError(number, os.strerror(number))
+        return real(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    for accept_cut in (False, True):
+        with pytest.raises(UnheardError, match=rf"cannot read .*a\.{suffix}: {os.strerror(number)}") as caught:
+            load_audio(path, accept_cut=accept_cut)
+        assert not caught.value.missing
+
+
+def test_what_is_not_there_is_missing_and_what_cannot_be_opened_is_not(tmp_path: Path) -> None:
+    (tmp_path / "to nothing.wav").symlink_to(tmp_path / "nothing")
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    for name, missing in (("no.wav", True), ("to nothing.wav", True), ("loop.wav", False)):
+        with pytest.raises(UnheardError, match=f"cannot read .*{name}") as caught:
+            load_audio(tmp_path / name)
+        assert caught.value.missing is missing
+
+
+def test_a_file_that_is_cut_while_it_is_decoded_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 441_000), 44_100)
+    real = os.pread
+
+    def pread(descriptor: int, size: int, offset: int) -> bytes:
+        if offset > 100_000:
+            os.truncate(path, 50_000)
+        return real(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(UnheardError, match="changed while it was read"):
+        load_audio(path)
 
 
 def test_a_survey_says_what_loading_would(tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_the_folder_is_its_owners_alone_and_those_of_dead_processes_go(
     monkeypatch.setattr("m2e.extract.handover._IN_MEMORY", tmp_path)
     monkeypatch.setattr("m2e.extract.handover._ROOM", 0)
     monkeypatch.delenv("TMPDIR", raising=False)
-    dead = tmp_path / f".tmp-{socket.gethostname()}-{2**22 + 1}-00"
+    dead = tmp_path / f".tmp-m2e-{socket.gethostname()}-{2**22 + 1}-{0:012x}"
     dead.mkdir()
     (dead / "wave").touch()
     with handover_folder() as folder:

@@ -14,12 +14,15 @@ from transformers import HubertConfig
 
 from m2e.cache import DataError, ExtractionConfig, FeatureCache
 from m2e.cache.folders import read_config, write_config
-from m2e.extract import encoders
+from m2e.extract import encoders, extractor
+from m2e.extract.chords import recogniser_revision
 from m2e.extract.cli import main
 from m2e.extract.encoders import HubEncoder, find_encoder, settle
+from m2e.extract.extractor import Extractor
 from m2e.extract.identity import identify, numeric_settings, weights_digest
 from m2e.extract.mert_weights import HUBERT_BASE
 from m2e.extract.tiny import tiny_encoder_folder
+from m2e.extract.track import Models
 from m2e.predict.setup import _find_encoder
 
 COMMIT = "b" * 40
@@ -86,6 +89,56 @@ def test_equal_encoders_in_two_folders_share_a_cache(mine: Path, tmp_path: Path)
     assert json.loads(other.stdout)["new"] == 2
     assert "it is untrained" in other.stderr or "untrained" in other.stderr
     assert len(list(cache.glob("songs/features-*"))) == 2
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_encoder_that_changes_before_the_workers_load_it_ends_the_run(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    table, cache = write_songs(tmp_path / "songs", 3), tmp_path / "cache"
+
+    def change(device: str) -> str:
+        edit(mine, layer_norm_eps=1e-6)
+        return device
+
+    monkeypatch.setattr("m2e.extract.session.choose_device", change)
+    result = extract(table, cache, "--encoder", mine, "--jobs", str(jobs))
+    assert result.exit_code == 1
+    assert f"Error: {mine} changed since this began: it is sha256:" in result.stderr.splitlines()[-1]
+    assert not list(cache.rglob("*.h5"))[1:]  # but for labels
+    assert not list(cache.rglob("shard-*")) + list(cache.rglob("failures-*"))
+    again = extract(table, cache, "--encoder", mine)
+    assert json.loads(again.stdout)["new"] == 3
+
+
+def test_weights_are_compared_once_they_are_loaded(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = find_encoder(str(mine))
+    config = ExtractionConfig(source.name, source.revision, chords="cnn", chords_revision=recogniser_revision("cnn"))
+    good = Extractor(Models(config, mine, None, "cpu"))
+    good.load()
+    real = extractor.load_encoder
+
+    def loaded(*words: Any) -> Any:
+        result = real(*words)
+        edit(mine, layer_norm_eps=1e-6)
+        return result
+
+    monkeypatch.setattr(extractor, "load_encoder", loaded)
+    with pytest.raises(DataError, match="changed since this began"):
+        Extractor(good.models).encoder  # noqa: B018
+    other = replace(config, chords_revision="sha256:" + "0" * 64)
+    with pytest.raises(DataError, match=r"cnn changed since this began: it is sha256:.* and the features are to be of"):
+        Extractor(replace(good.models, config=other)).recogniser  # noqa: B018
+
+
+def test_the_pinned_encoder_is_known_by_its_files(hub: Path) -> None:
+    config = ExtractionConfig("mine-v1", COMMIT, chords="template")
+    Extractor(Models(config, hub, None, "cpu")).load()
+    edit(hub, layer_norm_eps=1e-6)
+    with pytest.raises(DataError, match="changed since this began"):
+        Extractor(Models(config, hub, None, "cpu")).load()
+    # Of a former cache's commit no file tells.
+    Extractor(Models(replace(config, encoder_revision="1" * 40), hub, None, "cpu")).load()
 
 
 def test_a_registered_name_is_only_for_that_encoder(mine: Path, tmp_path: Path) -> None:

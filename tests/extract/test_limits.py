@@ -23,7 +23,7 @@ def work(items: Iterator[int]) -> list[int]:
     limits._LEAST_SECONDS = 1.0  # in this process alone
     done = []
     for item in items:
-        limits.allow_decoding(1000)
+        limits.allow_decoding(Path("nowhere"))
         if item == 3:
             hang()
         limits.allow_embedding(0.1)
@@ -48,7 +48,7 @@ def test_between_tracks_nothing_counts_and_a_process_that_is_no_worker_has_no_li
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "_LEAST_SECONDS", 0.01)
-    limits.allow_decoding(1)
+    limits.allow_decoding(Path("nowhere"))
     time.sleep(0.1)
     limits.rest()
 
@@ -56,7 +56,7 @@ def test_between_tracks_nothing_counts_and_a_process_that_is_no_worker_has_no_li
 def rests(items: Iterator[int]) -> list[int]:
     limits._LEAST_SECONDS = 0.5
     for _ in items:
-        limits.allow_decoding(1)
+        limits.allow_decoding(Path("nowhere"))
     return [0]
 
 

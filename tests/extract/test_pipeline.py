@@ -64,7 +64,7 @@ def test_good_tracks_are_in_and_broken_ones_are_counted(
     assert summary["tracks"] == 11
     assert summary["missing"] == 1
     kept = FeatureCache.open(cache / "songs")
-    failures = read_failures(next((cache / "songs").glob("features-*")), kept.track_ids)
+    failures = kept.failures
     assert set(kept.track_ids) | set(failures) == {*(f"song{i:02d}" for i in range(6)), *failures}
     assert set(failures) == {"text.mp3", "empty.wav", "short.wav", "long.flac"}
     assert summary["kept"] == len(kept.track_ids)
@@ -319,17 +319,96 @@ def test_features_stay_until_there_are_new_ones_whatever_ends_the_run(tmp_path: 
     assert [name[:5] for name in files(cache)] == ["pack-"]
 
 
+def on_record(cache: Path) -> list[str]:
+    """What `m2e-cache failures` lists."""
+    said = CliRunner().invoke(care, ["failures", str(cache / "songs"), "--json"])
+    assert said.exit_code == 0
+    return [failure["track_id"] for failure in json.loads(said.stdout)]
+
+
 def test_a_changed_file_that_is_broken_keeps_the_features_of_what_it_was(tmp_path: Path) -> None:
     table, cache = write_songs(tmp_path, 3), tmp_path / "cache"
     extract(table, cache)
+    former = (tmp_path / "0.wav").read_bytes()
     (tmp_path / "0.wav").write_text("broken")
-    result = extract(table, cache)
-    summary = json.loads(result.stdout)
-    assert (summary["kept"], summary["new"], summary["failed"]) == (3, 0, 1)
-    assert len(FeatureCache.open(cache / "songs").track_ids) == 3
+
+    def counts(*options: str) -> tuple[int, int, int]:
+        result = extract(table, cache, *options)
+        summary = json.loads(result.stdout)
+        assert len(FeatureCache.open(cache / "songs").track_ids) == 3
+        assert on_record(cache) == ["song00"] * summary["failed"]
+        if summary["failed"]:
+            assert "1 failed, of which 1 keep their older features" in result.stderr.splitlines()[-1]
+        return summary["kept"], summary["new"], summary["failed"]
+
+    assert counts() == (3, 0, 1)
     again = extract(table, cache)
-    assert json.loads(again.stdout)["failed"] == 1
+    assert "3 in the cache, 0 to do" in again.stderr
     assert "1 failed before" in again.stderr
+    assert counts() == counts("--retry-failed") == (3, 0, 1)
+    said = CliRunner().invoke(care, ["failures", str(cache / "songs")])
+    assert "1 tracks failed; 1 of them keep their older features" in said.stderr
+    (tmp_path / "0.wav").write_bytes(former)
+    assert counts() == (3, 0, 0)
+    (tmp_path / "0.wav").write_text("broken")
+    assert counts() == (3, 0, 1)
+    shutil.copy(tmp_path / "1.flac", tmp_path / "0.wav")
+    assert counts() == (3, 1, 0)
+
+
+def test_so_does_one_of_the_same_size_and_one_that_fails_to_be_done_again(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path, 3), tmp_path / "cache"
+    extract(table, cache)
+    former = (tmp_path / "0.wav").read_bytes()
+    for options in (["--check-audio"], ["--overwrite"]):
+        (tmp_path / "0.wav").write_bytes(b"x" * len(former))
+        for more in (options, []):
+            summary = json.loads(extract(table, cache, *more).stdout)
+            assert (summary["kept"], summary["failed"]) == (3, 1)
+            assert on_record(cache) == ["song00"]
+        (tmp_path / "0.wav").write_bytes(former)
+        for more in (["--retry-failed"], []):
+            summary = json.loads(extract(table, cache, *more).stdout)
+            assert (summary["kept"], summary["failed"]) == (3, 0)
+            assert on_record(cache) == []
+
+
+def test_audio_that_vanishes_after_the_plan_is_missing_and_the_next_run_tries_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, cache = write_songs(tmp_path, 6), tmp_path / "cache"
+    away = tmp_path / "away"
+
+    def vanish(device: str) -> str:
+        away.mkdir()
+        for name in ("0.wav", "1.flac", "2.ogg"):
+            (tmp_path / name).rename(away / name)
+        (tmp_path / "1.flac").symlink_to("1.flac")  # in a loop: it cannot be opened, and is there
+        (tmp_path / "2.ogg").symlink_to("nothing")
+        (tmp_path / "3.mp3").write_text("broken")
+        return device
+
+    with monkeypatch.context() as patch:
+        patch.setattr("m2e.extract.session.choose_device", vanish)
+        result = extract(table, cache)
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["kept"], summary["new"], summary["failed"]) == (2, 2, 1)
+    assert (summary["missing"], summary["unreadable"], summary["unheard"]) == (2, 1, 0)
+    assert on_record(cache) == ["song03"]
+    assert f"song00: cannot read {tmp_path / '0.wav'}: No such file or directory" in result.stderr
+    for path in away.iterdir():
+        path.replace(tmp_path / path.name)
+    away.rmdir()
+    again = json.loads(extract(table, cache).stdout)
+    assert (again["kept"], again["new"], again["failed"], again["missing"]) == (5, 3, 1, 0)
+
+    (tmp_path / "3.mp3").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("m2e.extract.session.choose_device", vanish)
+        summary = json.loads(extract(table, cache, "--overwrite").stdout)
+    assert (summary["kept"], summary["new"], summary["unheard"]) == (5, 2, 3)
+    assert len(FeatureCache.open(cache / "songs").track_ids) == 5
 
 
 def test_features_whose_audio_is_gone_are_there(tmp_path: Path) -> None:

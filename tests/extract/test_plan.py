@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from m2e.cache.errors import DataError
-from m2e.cache.failures import Failure, read_failures, record_failure
+from m2e.cache.failures import Failure, read_failures, record_failure, settle_failure
 from m2e.cache.layout import INDEX
 from m2e.cache.schema import FOREIGN, UNKNOWN
 from m2e.extract import overwriting
@@ -47,12 +48,16 @@ def plan(
         row["id"], row["audio_bytes"] = track_id.encode(), len(audio)
         row["audio_sha256"] = np.frombuffer(SHA if audio == b"aaa" else bytes(32), "u1")
     failures = {
-        track_id: Failure(track_id, track_id, "audio", "no music", size, attempts=2)
+        track_id: Failure(track_id, track_id, "audio", "no music", size, 2, _sha(stored.get(track_id)))
         for track_id, size in (failed or {}).items()
     }
     of_records = np.array([(generations or {}).get(track_id, 0) for track_id in stored], np.int64)
     sure = standing or Standing.of(manifest_labels(manifest), None)
     return make_plan(manifest, index, of_records, failures, Selection(**how), sure, begun)  # type: ignore[arg-type]
+
+
+def _sha(audio: bytes | None) -> str:
+    return "" if audio is None else SHA.hex() if audio == b"aaa" else bytes(32).hex()
 
 
 def ids(made: Plan) -> list[str]:
@@ -88,10 +93,26 @@ def test_changed_audio_is_done_again_as_a_newer_record(manifest: Manifest) -> No
 
 def test_changed_audio_that_failed_is_not_tried_again(manifest: Manifest) -> None:
     stored = {"t00": b"aaaa", "t01": b"aaa"}
-    made = plan(manifest, stored, {"t00": 3, "t01": 3})
-    assert (set(made.failed), made.done, made.again) == ({"t00"}, ("t01",), set())
+    made = plan(manifest, stored, {"t00": 3})
+    assert (set(made.failed), made.done, made.again) == ({"t00"}, ("t01", "t00"), set())
     assert plan(manifest, stored, {"t00": 3}, retry_failed=True).again == {"t00"}
-    assert plan(manifest, stored, {"t00": 4}).again == {"t00"}
+    assert plan(manifest, stored, {"t00": 5}).again == {"t00"}
+
+
+def test_what_failed_to_be_done_again_keeps_its_features_until_it_is_retried(manifest: Manifest) -> None:
+    stored = {"t00": b"aaa"}
+    made = plan(manifest, stored, {"t00": 3})
+    assert (set(made.failed), made.done, made.again) == ({"t00"}, ("t00",), set())
+    made = plan(manifest, stored, {"t00": 3}, retry_failed=True)
+    assert (made.again, made.changed, made.generation) == ({"t00"}, (), 1)
+    (task,) = (task for task in made.tasks if task.track_id == "t00")
+    assert (task.attempts, task.keeps) == (2, SHA.hex())
+    assert set(made.retried) == {"t00"}
+
+
+def test_a_failure_ends_when_the_former_audio_is_back(manifest: Manifest) -> None:
+    made = plan(manifest, {"t00": b"aaa"}, {"t00": 99})
+    assert ([failure.track_id for failure in made.settled], made.failed, made.done) == (["t00"], {}, ("t00",))
 
 
 def test_to_accept_cut_audio_tries_again_what_failed_as_audio(manifest: Manifest) -> None:
@@ -258,11 +279,26 @@ def test_of_several_writers_failures_the_latest_attempt_counts(tmp_path: Path) -
         '{"track_id": ["d"], "path": "", "stage": "", "reason": "", "audio_bytes": 3}\n'
         '{"track_id": "e", "pa'
     )
-    failures = read_failures(tmp_path, done=["b"])
+    failures = read_failures(tmp_path, {"b": bytes(32)})
     assert {track_id: (failure.reason, failure.attempts) for track_id, failure in failures.items()} == {
         "a": ("second", 2),
         "c": ("old form", 1),
     }
+
+
+def test_a_failure_stands_until_there_are_newer_features_or_it_is_settled(tmp_path: Path) -> None:
+    old, new = bytes(32), SHA
+    failure = Failure("a", "a.wav", "audio", "no music", 3, 2, old.hex())
+    record_failure(tmp_path, failure)
+    assert read_failures(tmp_path, {"a": old}) == read_failures(tmp_path, {}) == {"a": failure}
+    assert read_failures(tmp_path, {"a": new}) == {}
+    settle_failure(tmp_path, failure)
+    for kept in ({"a": old}, {}):
+        assert read_failures(tmp_path, kept) == {}
+    assert read_failures(tmp_path)["a"].attempts == 2
+    again = replace(failure, attempts=3)
+    record_failure(tmp_path, again)
+    assert read_failures(tmp_path, {"a": old}) == {"a": again}
 
 
 @pytest.mark.parametrize("part", [(0, 0), (1, 1), (-1, 2), (True, 2), ("0", "2"), (0.5, 2)])

@@ -1,6 +1,7 @@
 """Predicting a song is what evaluating its cache is."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,13 @@ def test_a_teacher_predicts_its_own_task_alone(workspace: Path) -> None:
     rated = Predictor.from_pretrained(folder / "teacher-D", device="cpu").predict(workspace / "song.mp3")
     assert rated.emotion.tags == ()
     assert rated.emotion.arousal is not None
+
+
+def test_weights_that_change_before_they_are_loaded_are_refused(workspace: Path, tmp_path: Path) -> None:
+    setup = prepare(shutil.copytree(workspace / STUDENT, tmp_path / "model"), device="cpu")
+    Predictor(setup)
+    with pytest.raises(DataError, match="changed since this began"):
+        Predictor(replace(setup, digest="0" * 16))
 
 
 def test_save_pretrained_and_from_pretrained(workspace: Path, predictor: Predictor, tmp_path: Path) -> None:
