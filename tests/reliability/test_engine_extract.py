@@ -90,15 +90,15 @@ def killed(run: Run, cache: Path, number: int, group: bool = False) -> None:
 def test_signals_and_kills_one_after_the_other_lose_nothing(
     songs: Path, tmp_path: Path, reference: dict[str, bytes], rounds: Rounds
 ) -> None:
-    endings = [
+    signals = [
         partial(interrupted, number=signal.SIGTERM),
         partial(interrupted, number=signal.SIGINT),
         partial(interrupted_twice, number=signal.SIGTERM),
-        partial(killed, number=signal.SIGKILL),
-        partial(killed, number=signal.SIGKILL, group=True),
     ]
+    kills = [partial(killed, number=signal.SIGKILL, group=group) for group in (False, True)]
     for i in range(rounds(1, 3)):
         cache = tmp_path / f"cache{i}"
+        endings = random.sample(signals, rounds(1, 3)) + random.sample(kills, rounds(1, 2))
         for end in random.sample(endings, len(endings)):
             run = begin(songs, cache)
             time.sleep(random.uniform(0, 0.3))
