@@ -7,10 +7,13 @@ import os
 
 
 class Window:
-    """The bytes from `start` to `end` of the file behind `descriptor`, which stays the caller's."""
+    """The bytes from `start` to `end` of the file behind `descriptor`, which stays the caller's.
 
-    def __init__(self, descriptor: int, start: int, end: int) -> None:
-        self._descriptor, self._start, self._end = descriptor, start, end
+    `corrections`: positions in the window, and what stands there instead.
+    """
+
+    def __init__(self, descriptor: int, start: int, end: int, corrections: tuple[tuple[int, bytes], ...] = ()) -> None:
+        self._descriptor, self._start, self._end, self._corrections = descriptor, start, end, corrections
         self._position = 0
 
     def __len__(self) -> int:
@@ -18,11 +21,21 @@ class Window:
 
     def part(self, start: int, end: int) -> Window:
         """The bytes from `start` to `end` of these."""
-        return Window(self._descriptor, self._start + start, self._start + end)
+        corrections = tuple((place - start, content) for place, content in self._corrections)
+        return Window(self._descriptor, self._start + start, self._start + end, corrections)
+
+    def corrected(self, *corrections: tuple[int, bytes]) -> Window:
+        """These bytes, but for others at some positions."""
+        return Window(self._descriptor, self._start, self._end, (*self._corrections, *corrections))
 
     def at(self, position: int, size: int) -> bytes:
         """Up to `size` bytes from `position` on. Raises OSError where the disk does."""
-        return os.pread(self._descriptor, max(0, min(size, len(self) - position)), self._start + position)
+        data = os.pread(self._descriptor, max(0, min(size, len(self) - position)), self._start + position)
+        for place, content in self._corrections:
+            first, last = max(0, place - position), min(len(data), place - position + len(content))
+            if first < last:
+                data = data[:first] + content[first + position - place : last + position - place] + data[last:]
+        return data
 
     def read(self, size: int) -> bytes:
         """The next bytes, up to `size`; none at the end."""
