@@ -29,7 +29,16 @@ from numpy.typing import NDArray
 
 from m2e.cache.errors import DataError
 from m2e.extract.formats import DEMUXERS, HEAD_BYTES, looks_like
-from m2e.extract.promise import after_tags, asf_seconds, boxes_end, id3_bytes, ogg_is_ended, ogg_links, wave_bytes
+from m2e.extract.promise import (
+    after_tags,
+    asf_seconds,
+    boxes_end,
+    id3_bytes,
+    ogg_is_ended,
+    ogg_links,
+    wave_bytes,
+    with_sizes,
+)
 from m2e.extract.window import Window
 
 Wave = NDArray[np.float32]
@@ -50,7 +59,7 @@ _MOST_READ_ERRORS = 16
 # Frames in such files have no time: FFmpeg counts them. But all bytes belong to frames, or to tags.
 _STREAMS_OF_FRAMES = frozenset(["aac", "ac3", "dts", "eac3", "loas", "mlp", "mp3", "truehd"])
 # Whose length is told to the sample, while the last frame is filled up; and how much may follow that is no sound.
-_EXACT = frozenset(["mov,mp4,m4a,3gp,3g2,mj2", "wav"])
+_EXACT = frozenset(["au", "mov,mp4,m4a,3gp,3g2,mj2", "nistsphere", "wav"])
 _MOST_PADDING = 0.1
 # FFmpeg counts the end of such files for their length.
 _WITHOUT_LENGTH = frozenset(["mpeg", "mpegts"])
@@ -61,6 +70,9 @@ _ESTIMATED = "Estimating duration from bitrate"
 _OF_OTHER_STREAMS = re.compile(r"not on whitelist|avformat_find_stream_info|Could not find codec parameters")
 _UNSURE = "misdetection possible"
 _ENDED_EARLY = "File ended prematurely"
+# What FFmpeg says of a chunk that is shorter than its header has it: there these promise no other length.
+_INCOMPLETE = "Packet corrupt"
+_WITH_SIZED_CHUNKS = frozenset(["iff", "voc"])
 _SKIP_MANUAL = Flags2.skip_manual.value
 _LESSER = (
     Disposition.comment | Disposition.hearing_impaired | Disposition.visual_impaired | Disposition.descriptions
@@ -227,8 +239,10 @@ class _Part:
 
     def _open(self) -> Any:
         options = {"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": _audio_codecs()}
-        file = self._file
-        there, promised = wave_bytes(file) or (0, None)
+        file = with_sizes(self._file)
+        there, promised = wave_bytes(self._file) or (0, None)
+        if promised == 0:
+            raise NotAudio("holds no sound")
         if promised is not None:
             # What follows the sound is of no interest, and FFmpeg would walk through it, chunk by chunk.
             file = file.part(0, min(len(file), len(file) - there + promised + _CHUNKS_BEHIND))
@@ -436,7 +450,8 @@ class _Part:
         facts.seconds += self._seconds
         facts.damaged += damaged
         facts.cut += cut
-        if any(_ENDED_EARLY in line for line in self._own_warnings):
+        early = _INCOMPLETE if form in _WITH_SIZED_CHUNKS else _ENDED_EARLY
+        if any(early in line for line in self._own_warnings):
             facts.ended = False
         if form.startswith("mov") and not boxes_end(self._file):
             facts.ended = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from m2e.extract.window import Window
@@ -18,6 +19,7 @@ _MOST_LINKS = 10_000
 
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
+_UNKNOWN = b"\xff\xff\xff\xff"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ID3 = re.compile(rb"ID3[\x02-\x04]\0[\0-\xff]([\0-\x7f]{4})", re.DOTALL)
 _OGG_PAGE = b"OggS\0"
@@ -27,40 +29,108 @@ _OGG_FIRST = re.compile(rb"OggS\0[\x02\x06]\0{8}.{4}\0{4}", re.DOTALL)
 _BLOCK = 1 << 20
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """Of a file that consists of chunks: where its size stands and its content begins, and its bytes by that size."""
+
+    name: bytes
+    size_at: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """How chunks follow each other: where the first begins, the bytes of names and sizes, and how they are aligned.
+
+    `own`: a size counts the chunk's own header.
+    """
+
+    first: int
+    order: Literal["big", "little"]
+    name_bytes: int = 4
+    size_bytes: int = 4
+    align: int = 2
+    own: bool = False
+
+    def of(self, file: Window) -> Iterator[_Chunk]:
+        start, header = self.first, self.name_bytes + self.size_bytes
+        for _ in range(_MOST_CHUNKS):
+            head = file.at(start, header)
+            if len(head) < header:
+                return
+            size = int.from_bytes(head[self.name_bytes :], self.order) - (header if self.own else 0)
+            yield _Chunk(head[: self.name_bytes], start + self.name_bytes, start + header, size)
+            if size < 0:
+                return
+            start += header + size + -size % self.align
+
+    def end_with(self, file: Window) -> bool:
+        """Whether the last one ends where the file does, as where a program was done with it."""
+        ends = [chunk.start + chunk.size for chunk in self.of(file)]
+        return bool(ends) and ends[-1] <= len(file) <= ends[-1] + -ends[-1] % self.align
+
+
+def _wave_chunks(file: Window) -> _Chunks | None:
+    head = file.at(0, 16)
+    if head == _W64_RIFF:
+        return _Chunks(40, "little", 16, 8, 8, own=True)
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return _Chunks(12, "big" if head[:4] == b"RIFX" else "little")
+    return None
+
+
 def wave_bytes(file: Window) -> tuple[int, int | None] | None:
     """Of RIFF WAVE, RF64 and Wave64: the bytes of sound that are there, and that the header promises, if it does.
 
     A recorder that crashed leaves 0, a pipe the largest number or one just below; and in 32 bits 5 GB are 1 GB.
     """
-    head = file.at(0, 16)
-    wide = head == _W64_RIFF
-    if not wide and not (head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE"):
-        return None
-    order: Literal["big", "little"] = "big" if head[:4] == b"RIFX" else "little"
-    start, name_bytes, size_bytes = (40, 16, 8) if wide else (12, 4, 4)
-    header, align = name_bytes + size_bytes, 8 if wide else 2
+    chunks = _wave_chunks(file)
     promised_64 = 0
-    for _ in range(_MOST_CHUNKS):
-        chunk = file.at(start, header + 16)
-        if len(chunk) < header:
-            return None
-        size = int.from_bytes(chunk[name_bytes:header], order) - (header if wide else 0)
-        name = chunk[:name_bytes]
-        if name == (_W64_DATA if wide else b"data"):
-            there = len(file) - start - header
-            size = promised_64 or size
-            if wide or promised_64:
+    for chunk in chunks.of(file) if chunks else ():
+        if chunk.name in (b"data", _W64_DATA):
+            there, size = len(file) - chunk.start, promised_64 or chunk.size
+            if chunk.name == _W64_DATA or promised_64:
                 return there, size if 0 < size < 1 << 62 else None
-            unknown = size == 0 or 0x7FFF_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000
-            if (unknown and size >= there) or not size:
+            if not size:
+                return there, 0 if chunks and chunks.end_with(file) else None
+            if _is_unknown(size) and size >= there:
                 return there, None
             return there, size + (max(0, there - size) >> 32 << 32)
-        if name == b"ds64":
-            promised_64 = int.from_bytes(chunk[header + 8 : header + 16], order)
-        if size < 0:
-            return None
-        start += header + size + -size % align
+        if chunk.name == b"ds64":
+            promised_64 = int.from_bytes(file.at(chunk.start + 8, 8), "little")
     return None
+
+
+def _is_unknown(size: int) -> bool:
+    return size == 0 or 0x7FFF_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000
+
+
+def with_sizes(file: Window) -> Window:
+    """The same file, whose header has sizes where a pipe, or a recorder that crashed, has left none.
+
+    FFmpeg does not read these without: RF64, Wave64, AIFF and AU. In a RIFF WAVE it can go without.
+    """
+    head = file.at(0, 16)
+    if head[:4] == b".snd" and _is_unknown(int.from_bytes(head[8:12], "big")):
+        return file.corrected((8, _UNKNOWN))
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        chunks = _Chunks(12, "big")
+        for chunk in chunks.of(file):
+            if chunk.name == b"SSND" and (_is_unknown(chunk.size) or chunk.size <= 8) and not chunks.end_with(file):
+                return file.corrected((4, (len(file) - 8).to_bytes(8, "big")[4:]), (chunk.size_at, _UNKNOWN))
+        return file
+    extent, wave_chunks = wave_bytes(file), _wave_chunks(file)
+    if not wave_chunks or extent is None or extent[1] is not None:
+        return file
+    size = extent[0].to_bytes(8, "little")
+    for chunk in wave_chunks.of(file):
+        if chunk.name == b"ds64":
+            return file.corrected((chunk.start + 8, size))
+        if chunk.name == _W64_DATA:
+            whole = len(file).to_bytes(8, "little")
+            return file.corrected((16, whole), (chunk.size_at, (extent[0] + 24).to_bytes(8, "little")))
+    return file
 
 
 def asf_seconds(file: Window) -> float | None:

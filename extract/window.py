@@ -11,11 +11,21 @@ class BrokenRead(Exception):
 
 
 class Window:
-    """The bytes from `start` to `end` of the file behind `descriptor`, which stays the caller's."""
+    """The bytes from `start` to `end` of the file behind `descriptor`, which stays the caller's.
 
-    def __init__(self, descriptor: int, start: int, end: int, broken: list[BrokenRead] | None = None) -> None:
-        """`broken` takes in what could not be read, of all parts together."""
-        self._descriptor, self._start, self._end = descriptor, start, end
+    `corrections`: positions in the window, and what stands there instead. `broken` takes in what could not be read, of
+    all parts together.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        start: int,
+        end: int,
+        corrections: tuple[tuple[int, bytes], ...] = (),
+        broken: list[BrokenRead] | None = None,
+    ) -> None:
+        self._descriptor, self._start, self._end, self._corrections = descriptor, start, end, corrections
         self._position = 0
         self._broken: list[BrokenRead] = [] if broken is None else broken
 
@@ -24,15 +34,26 @@ class Window:
 
     def part(self, start: int, end: int) -> Window:
         """The bytes from `start` to `end` of these."""
-        return Window(self._descriptor, self._start + start, self._start + end, self._broken)
+        corrections = tuple((place - start, content) for place, content in self._corrections)
+        return Window(self._descriptor, self._start + start, self._start + end, corrections, self._broken)
+
+    def corrected(self, *corrections: tuple[int, bytes]) -> Window:
+        """These bytes, but for others at some positions."""
+        together = (*self._corrections, *corrections)
+        return Window(self._descriptor, self._start, self._end, together, self._broken)
 
     def at(self, position: int, size: int) -> bytes:
         """Up to `size` bytes from `position` on. Raises BrokenRead."""
         try:
-            return os.pread(self._descriptor, max(0, min(size, len(self) - position)), self._start + position)
+            data = os.pread(self._descriptor, max(0, min(size, len(self) - position)), self._start + position)
         except OSError as error:
             self._broken.append(BrokenRead(error.strerror or str(error)))
             raise self._broken[-1] from error
+        for place, content in self._corrections:
+            first, last = max(0, place - position), min(len(data), place - position + len(content))
+            if first < last:
+                data = data[:first] + content[first + position - place : last + position - place] + data[last:]
+        return data
 
     def check(self) -> None:
         """Raise BrokenRead where anything could not be read: FFmpeg may have taken that for the end."""

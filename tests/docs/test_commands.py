@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
 from support.documents import DOCUMENTS, ROOT, blocks, inline_commands, our_commands
+from support.lent import invoke
 from support.workspace import load_command
 
 BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
@@ -110,7 +110,7 @@ def run(where: str, line: str, words: list[str]) -> None:
     extra = [] if {"--evaluate", "--import-checkpoint", "--help"} & set(words) else SHORTER.get(words[0], [])
     if "--table" in words:
         extra = [*extra, "--seeds", "0"]
-    result = CliRunner().invoke(load_command(words[0]), [*words[1:], *extra], input=piped, catch_exceptions=False)
+    result = invoke(load_command(words[0]), [*words[1:], *extra], input=piped, catch_exceptions=False)
     if result.exit_code:
         pytest.fail(f"{where}: {shlex.join(words)}: exit code {result.exit_code}: {result.stderr[-500:]}")
     if redirected := re.search(r"> (\S+)$", line):

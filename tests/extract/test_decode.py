@@ -145,6 +145,58 @@ def test_a_wav_whose_header_does_not_know_its_size_is_heard(tmp_path: Path, size
     np.testing.assert_allclose(audio.encoder_wave, noise(3, 44_100)[0], atol=2e-5)
 
 
+# Where sizes stand in other forms: after which bytes, and in how many.
+SIZES = {
+    "wav-rf64": [(b"ds64\x1c\0\0\0", 16)],
+    "w64": [
+        (b"riff.\x91\xcf\x11\xa5\xd6(\xdb\x04\xc1\0\0", 8),
+        (b"data\xf3\xac\xd3\x11\x8c\xd1\0\xc0O\x8e\xdb\x8a", 8),
+    ],
+    "aiff": [(b"FORM", 4), (b"COMM\0\0\0\x12\0\x02", 4), (b"SSND", 4)],
+    "au": [(b".snd\0\0\0\x20", 4)],
+}
+
+
+@pytest.mark.parametrize("unknown", [b"\0", b"\xff"])
+@pytest.mark.parametrize("name", SIZES)
+def test_other_headers_that_do_not_know_their_size_are_no_end(tmp_path: Path, name: str, unknown: bytes) -> None:
+    form = FORMS[name]
+    path = form.write(tmp_path / "a", noise(3, form.rate, form.channels))
+    whole = load_audio(path, form.rate).encoder_wave
+    content = bytearray(path.read_bytes())
+    for before, size in SIZES[name]:
+        start = content.index(before) + len(before)
+        content[start : start + size] = size * unknown
+    if name == "aiff":  # which counts samples, too
+        frames = content.index(b"COMM") + 10
+        content[frames : frames + 4] = bytes(4)
+    path.write_bytes(content)
+    audio = load_audio(path, form.rate)
+    assert audio.notes == ()
+    np.testing.assert_array_equal(audio.encoder_wave, whole)
+
+
+def test_a_size_of_0_before_other_chunks_is_no_sound(tmp_path: Path) -> None:
+    """The program was done with the file: what follows is no sound, but a picture or a text."""
+    for form, order in (("wav", "<"), ("aiff", ">")):
+        path = tmp_path / f"a.{form}"
+        soundfile.write(path, np.zeros(0), RATE)
+        content = bytearray(path.read_bytes() + b"id3 " + struct.pack(f"{order}I", 40_000) + bytes(range(250)) * 160)
+        content[4:8] = struct.pack(f"{order}I", len(content) - 8)
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"holds (no|hardly any) sound"):
+            load_audio(path)
+
+
+@pytest.mark.parametrize("name", ["au", "wav-s16"])
+def test_a_tag_behind_the_sound_is_no_sound(tmp_path: Path, name: str) -> None:
+    path = FORMS[name].write(tmp_path / "a", noise(3, 44_100))
+    path.write_bytes(path.read_bytes() + b"TAG" + b"title" * 25)
+    audio = load_audio(path, 44_100)
+    assert audio.duration == 3
+    assert audio.notes == ()
+
+
 @pytest.mark.long
 def test_a_wav_of_more_than_its_header_can_count_is_heard(tmp_path: Path) -> None:
     size = (1 << 32) + 96_000_000

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner, Result
+from click.testing import Result
+from support.lent import invoke
 from support.music import write_songs
 
 from m2e.cache import ExtractionConfig, FeatureCache
@@ -20,7 +21,7 @@ OPTIONS = ("--encoder", "tiny", "--chords", "template", "--device", "cpu", "--jo
 
 def extract(table: Path, *options: str) -> Result:
     arguments = ["--dataset", str(table), "--cache", str(table.parent / "cache"), *OPTIONS, *options]
-    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+    return invoke(main, arguments, catch_exceptions=False)
 
 
 def test_a_dry_run_foretells_the_cache_and_writes_nothing(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from safetensors.torch import load_file, save_file
+from support.lent import invoke
 from support.music import write_songs
 from transformers import HubertConfig
 
@@ -47,7 +48,7 @@ def edit(folder: Path, **changes: Any) -> None:
 def extract(table: Path, cache: Path, *options: str | Path) -> Result:
     usual = ["--chords", "template", "--device", "cpu", "--jobs", "1", "--json"]
     arguments = ["--dataset", table, "--cache", cache, *usual, *options]
-    return CliRunner().invoke(main, [str(word) for word in arguments], catch_exceptions=False)
+    return invoke(main, [str(word) for word in arguments], catch_exceptions=False)
 
 
 def test_what_a_file_leaves_out_is_what_transformers_takes_for_it() -> None:

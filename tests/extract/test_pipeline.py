@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from support.encoded import cut, encode, noise, overwrite
+from support.lent import invoke
 from support.music import write_songs
 from support.official import write_emomusic
 
@@ -31,7 +32,7 @@ TRY_OUT = ["--encoder", "tiny", "--chords", "template", "--device", "cpu"]
 
 def extract(dataset: Path | str, cache: Path, *options: str, jobs: int = 1) -> Result:
     arguments = ["--dataset", str(dataset), "--cache", str(cache), *TRY_OUT, "--jobs", str(jobs), "--json", *options]
-    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+    return invoke(main, arguments, catch_exceptions=False)
 
 
 def files(cache: Path) -> dict[str, int]:

@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from support.lent import invoke
 from support.music import write_songs
 from support.odd import NO_FILES, NO_JSON, Make, put
 
@@ -27,7 +28,7 @@ def extract(table: Path, cache: Path, *more: str) -> Result:
     options = ["--chords", "template", "--device", "cpu", "--jobs", "1"]
     if "--encoder" not in more:
         more = ("--encoder", "tiny", *more)
-    return CliRunner().invoke(main, ["--dataset", str(table), "--cache", str(cache), *options, *more])
+    return invoke(main, ["--dataset", str(table), "--cache", str(cache), *options, *more])
 
 
 def assert_one_line(result: Result, name: str) -> None:

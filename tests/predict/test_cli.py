@@ -19,6 +19,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner, Result
 from support.encoded import cut, encode, noise
+from support.lent import invoke
 from support.workspace import STUDENT
 
 from m2e.cache import DataError
@@ -30,7 +31,7 @@ from m2e.predict.result import SongPrediction
 
 def call(*arguments: str | Path, model: Path, stdin: str | None = None) -> Result:
     options = ["--model", str(model), "--jobs", "1", "--device", "cpu"]
-    return CliRunner().invoke(main, [*map(str, arguments), *options], input=stdin, catch_exceptions=False)
+    return invoke(main, [*map(str, arguments), *options], input=stdin, catch_exceptions=False)
 
 
 @pytest.fixture

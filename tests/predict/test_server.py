@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from support.server import Server
+from support.server import PATIENCE_SECONDS, Server
 from support.workspace import STUDENT, call
 
 from m2e.predict.server import UPLOAD_TYPE
-from m2e.predict.uploads import MOST_OF_A_CLIENT, PATIENCE_SECONDS
+from m2e.predict.uploads import MOST_OF_A_CLIENT
 
 
 def test_a_song_is_predicted_as_the_command_predicts_it(server: Server, workspace: Path) -> None:
@@ -157,14 +157,14 @@ def test_after_a_full_disk_the_page_goes_on(workspace: Path, tmp_path: Path) -> 
 def test_a_small_file_that_grows_without_bound_stops_at_a_limit(workspace: Path, tmp_path: Path) -> None:
     """It is decoded bit by bit, so that time ends it; a limit of less memory than any song takes ends all."""
     with soundfile.SoundFile(tmp_path / "bomb.flac", "w", 48_000, 1, format="FLAC") as bomb:
-        for _ in range(450):  # 150 minutes of silence
+        for _ in range(225):  # 75 minutes of silence
             bomb.write(np.zeros(20 * 48_000, np.int16))
     assert (tmp_path / "bomb.flac").stat().st_size < 2_000_000
     short = (workspace / "music/short.ogg").read_bytes()
-    server = Server(workspace / STUDENT, tmp_path, "--max-upload", "3", "--time-limit", "10", "--memory-limit", "700")
+    server = Server(workspace / STUDENT, tmp_path, "--max-upload", "3", "--time-limit", "5", "--memory-limit", "700")
     try:
         status, said = server.predict((tmp_path / "bomb.flac").read_bytes())
-        assert (status, said["error"]) == (422, "this file takes longer than the 10 s that are allowed")
+        assert (status, said["error"]) == (422, "this file takes longer than the 5 s that are allowed")
         assert server.predict(short)[0] == 200
     finally:
         assert server.stop() == 0

@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from support.lent import invoke
 from support.odd import NO_FILES, NO_JSON, Make, put
 from support.workspace import STUDENT
 
@@ -14,7 +15,7 @@ ALL = {**NO_FILES, **NO_JSON}
 
 
 def predict(song: Path, model: Path, *more: str) -> Result:
-    return CliRunner().invoke(main, [str(song), "--model", str(model), "--jobs", "1", "--device", "cpu", *more])
+    return invoke(main, [str(song), "--model", str(model), "--jobs", "1", "--device", "cpu", *more])
 
 
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)

@@ -12,11 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.lent import invoke
 from support.music import write_songs
-from support.runs import all_gone, children, start_extract, wait_until
+from support.runs import TRY_OUT, all_gone, children, start_extract, wait_until
 
 from m2e.cache import FeatureCache
 from m2e.cache.failures import read_failures
+from m2e.extract.cli import main
 
 Rounds = Callable[[int, int], int]
 Run = subprocess.Popen[str]
@@ -37,7 +39,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reference(songs: Path) -> dict[str, bytes]:
     """Feature files of an undisturbed run with one worker."""
     cache = songs.parent / "reference"
-    finish(start_extract("--dataset", songs, "--cache", cache, "--jobs", "1"))
+    whole("--dataset", songs, "--cache", cache, "--jobs", "1")
     return content(cache)
 
 
@@ -51,6 +53,13 @@ def finish(run: Run, code: int = 0) -> tuple[dict[str, int], str]:
     assert run.returncode == code, errors
     assert "Traceback" not in errors, errors
     return json.loads(output) if output else {}, errors
+
+
+def whole(*arguments: str | Path, code: int = 0) -> tuple[dict[str, int], str]:
+    """A run in this process, whose workers alone are others, to its end: its summary, and what it said."""
+    result = invoke(main, [*TRY_OUT, *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == code, result.stderr
+    return json.loads(result.stdout) if result.stdout else {}, result.stderr
 
 
 def begin(songs: Path, cache: Path, files: int = 2, jobs: int = 2) -> Run:
@@ -90,15 +99,15 @@ def killed(run: Run, cache: Path, number: int, group: bool = False) -> None:
 def test_signals_and_kills_one_after_the_other_lose_nothing(
     songs: Path, tmp_path: Path, reference: dict[str, bytes], rounds: Rounds
 ) -> None:
-    endings = [
+    signals = [
         partial(interrupted, number=signal.SIGTERM),
         partial(interrupted, number=signal.SIGINT),
         partial(interrupted_twice, number=signal.SIGTERM),
-        partial(killed, number=signal.SIGKILL),
-        partial(killed, number=signal.SIGKILL, group=True),
     ]
+    kills = [partial(killed, number=signal.SIGKILL, group=group) for group in (False, True)]
     for i in range(rounds(1, 3)):
         cache = tmp_path / f"cache{i}"
+        endings = random.sample(signals, rounds(1, 3)) + random.sample(kills, rounds(1, 2))
         for end in random.sample(endings, len(endings)):
             run = begin(songs, cache)
             time.sleep(random.uniform(0, 0.3))
@@ -106,7 +115,7 @@ def test_signals_and_kills_one_after_the_other_lose_nothing(
             end(run, cache)
             assert before.items() <= content(cache).items(), end
         committed = len(FeatureCache.open(cache / "songs").track_ids)
-        summary, _ = finish(start_extract("--dataset", songs, "--cache", cache, "--jobs", "2"))
+        summary, _ = whole("--dataset", songs, "--cache", cache, "--jobs", "2")
         assert (summary["kept"], summary["new"]) == (N, N - committed)
         assert content(cache) == reference
         assert not list(cache.glob("songs/**/.tmp-*"))
@@ -133,7 +142,9 @@ sys.addaudithook(kill)
 """
 
 
-def test_a_file_that_kills_its_worker_is_quarantined(songs: Path, tmp_path: Path) -> None:
+def test_a_file_that_kills_its_worker_is_quarantined(
+    songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "songs"
     shutil.copytree(songs.parent, folder, ignore=shutil.ignore_patterns("reference"))
     (folder / "0.wav").rename(folder / "poison.wav")
@@ -142,14 +153,16 @@ def test_a_file_that_kills_its_worker_is_quarantined(songs: Path, tmp_path: Path
     hook.parent.mkdir()
     hook.write_text(POISON)
     arguments = ("--dataset", table, "--cache", tmp_path / "cache", "--jobs", "2", "--limit", "8")
-    summary, errors = finish(start_extract(*arguments, PYTHONPATH=str(hook.parent)))
+    monkeypatch.setenv("PYTHONPATH", str(hook.parent))
+    summary, errors = whole(*arguments)
     assert (summary["kept"], summary["failed"], summary["quarantined"]) == (7, 1, 1)
     assert f"quarantined song00 ({folder}/poison.wav): its worker process was killed" in errors
     failure = read_failures(next(tmp_path.glob("cache/songs/features-*")))["song00"]
     assert (failure.stage, failure.attempts) == ("worker", 2)
-    again, errors = finish(start_extract(*arguments, PYTHONPATH=str(hook.parent)))
+    again, errors = whole(*arguments)
     assert (again["new"], again["quarantined"]) == (0, 1)
-    mended, _ = finish(start_extract(*arguments, "--retry-failed"))
+    monkeypatch.delenv("PYTHONPATH")
+    mended, _ = whole(*arguments, "--retry-failed")
     assert (mended["new"], mended["failed"]) == (1, 0)
 
 
@@ -160,14 +173,13 @@ def test_two_runs_at_once_and_two_parts_give_the_bytes_of_one(
         cache = tmp_path / f"twice{i}"
         for run in [start_extract("--dataset", songs, "--cache", cache, "--jobs", "1") for _ in range(2)]:
             finish(run)
-        finish(start_extract("--dataset", songs, "--cache", cache))  # packs, where each found the other at it
+        whole("--dataset", songs, "--cache", cache)  # packs, where each found the other at it
         assert content(cache) == reference
         cache = tmp_path / f"parts{i}"
         command = ("--dataset", songs, "--cache", cache, "--jobs", "1")
-        parts = [start_extract(*command, "--shard", f"{part}/2") for part in (0, 1)]
-        summaries = [finish(run)[0] for run in parts]
+        summaries = [whole(*command, "--shard", f"{part}/2")[0] for part in (0, 1)]
         assert sum(summary["new"] for summary in summaries) == N
-        finish(start_extract("--dataset", songs, "--cache", cache))
+        whole("--dataset", songs, "--cache", cache)
         assert content(cache) == reference
 
 
@@ -191,16 +203,16 @@ def test_a_full_disk_and_a_read_only_one_are_one_line_and_the_next_run_goes_on(
     songs: Path, disk: Path, reference: dict[str, bytes]
 ) -> None:
     arguments = ("--dataset", songs, "--cache", disk, "--jobs", "2")
-    _, errors = finish(start_extract(*arguments), 1)
+    _, errors = whole(*arguments, code=1)
     assert errors.count("Error: ") == 1
     assert "No space left on device" in errors.splitlines()[-1]
     committed = len(FeatureCache.open(disk / "songs").track_ids)
     assert 0 < committed < N
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    _, errors = finish(start_extract(*arguments), 1)
+    _, errors = whole(*arguments, code=1)
     assert errors.count("Error: ") == 1
     assert "Read-only file system" in errors.splitlines()[-1]
     subprocess.run(["mount", "-o", "remount,rw,size=10m", str(disk)], check=True)
-    summary, _ = finish(start_extract(*arguments))
+    summary, _ = whole(*arguments)
     assert (summary["kept"], summary["new"]) == (N, N - committed)
     assert content(disk) == reference

@@ -72,7 +72,7 @@ FORMS = {
     "caf": Form("pcm_s16be", "caf", plain=True),
     "caf-alac": Form("alac", "caf"),
     "au": Form("pcm_s16be", "au", plain=True),
-    "voc": Form("pcm_u8", "voc", rate=40_000, tells_cut=False, plain=True),
+    "voc": Form("pcm_u8", "voc", rate=40_000, plain=True),
     "flac": Form("flac", "flac", channels=2),
     "ogg-flac": Form("flac", "ogg"),
     "ogg-vorbis": Form("vorbis", "ogg", channels=2, codec_options={"strict": "experimental"}),

@@ -26,6 +26,7 @@ from m2e.extract.workers import LocalWorkers
 
 TESTS = Path(__file__).parents[1]
 EXTRACT = "from m2e.extract.cli import main; main()"
+TRY_OUT = ("--encoder", "tiny", "--chords", "template", "--device", "cpu", "--json")
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ def start_random(folder: Path, n: int, jobs: int = 2, seconds: float = 0.0, part
 
 def start_extract(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
     """m2e-extract with the tiny encoder, in a session of its own."""
-    options = ["--encoder", "tiny", "--chords", "template", "--device", "cpu", "--json"]
-    return _start([sys.executable, "-c", EXTRACT, *options, *map(str, arguments)], **environment)
+    return _start([sys.executable, "-c", EXTRACT, *TRY_OUT, *map(str, arguments)], **environment)
 
 
 def _start(command: list[str], **environment: str) -> subprocess.Popen[str]:

@@ -14,7 +14,13 @@ from typing import Any
 
 from m2e.predict.server import UPLOAD_TYPE
 
-CODE = "from m2e.predict.cli import main; main()"
+# How long a client may stall: less than in service, since tests wait for it.
+PATIENCE_SECONDS = 3.0
+CODE = f"""
+import m2e.predict.uploads as uploads
+uploads.PATIENCE_SECONDS = {PATIENCE_SECONDS}
+from m2e.predict.cli import main; main()
+"""
 
 
 class Server:

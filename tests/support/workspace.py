@@ -16,8 +16,9 @@ from pathlib import Path
 import click
 import numpy as np
 import soundfile
-from click.testing import CliRunner, Result
+from click.testing import Result
 from numpy.typing import NDArray
+from support.lent import invoke
 
 from m2e.cache import read_labels, write_labels
 
@@ -41,7 +42,7 @@ def inside(folder: Path) -> Iterator[None]:
 
 def call(command: str, *arguments: str | Path) -> Result:
     """An m2e command by its name, in this process: nothing heavy is loaded twice. Its exceptions are ours."""
-    return CliRunner().invoke(load_command(command), [str(each) for each in arguments], catch_exceptions=False)
+    return invoke(load_command(command), [str(each) for each in arguments], catch_exceptions=False)
 
 
 def load_command(name: str) -> click.Command:

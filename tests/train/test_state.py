@@ -29,11 +29,15 @@ SMALL = TrainConfig.preset("paper", hidden=32, branch_hidden=16, epochs=6, learn
 torch.set_num_threads(1)
 
 
+def make_caches(folder: Path) -> Path:
+    make_cache(folder / "j", make_labels("j", "J", 60, ("a", "b", "c")), signal=0.5)
+    make_cache(folder / "d", make_labels("d", "D", 30), signal=0.5)
+    return folder
+
+
 @pytest.fixture
 def caches(tmp_path: Path) -> Path:
-    make_cache(tmp_path / "caches" / "j", make_labels("j", "J", 60, ("a", "b", "c")), signal=0.5)
-    make_cache(tmp_path / "caches" / "d", make_labels("d", "D", 30), signal=0.5)
-    return tmp_path / "caches"
+    return make_caches(tmp_path / "caches")
 
 
 def load(caches: Path, config: TrainConfig = SMALL) -> list[EmotionData]:
@@ -228,6 +232,14 @@ def uninterrupted(caches: Path, out: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run that nothing disturbs leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    uninterrupted(make_caches(folder / "caches"), folder / "out")
+    return folder / "out"
+
+
 def assert_same_models(one: Path, other: Path) -> None:
     for model in ("teacher-J", "teacher-D", "student"):
         for file in ("model.safetensors", "history.json", "config.json"):
@@ -235,7 +247,7 @@ def assert_same_models(one: Path, other: Path) -> None:
         assert not (one / model / STATE_FILE).exists()
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(caches: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_bytes(caches: Path, tmp_path: Path, whole: Path) -> None:
     out = tmp_path / "killed"
     for model, epochs in (("teacher-J", 3), ("student", 5)):
         process = start(caches, out)
@@ -244,13 +256,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(caches: Path, tmp_path: Path) ->
         process.communicate()
         assert 0 < epochs_kept(out, model) < 12
     uninterrupted(caches, out)
-    uninterrupted(caches, tmp_path / "whole")
-    assert_same_models(out, tmp_path / "whole")
+    assert_same_models(out, whole)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_keeps_the_last_epoch_and_says_how_to_go_on(
-    caches: Path, tmp_path: Path, number: signal.Signals, code: int
+    caches: Path, tmp_path: Path, whole: Path, number: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "out"
     process = start(caches, out)
@@ -262,5 +273,4 @@ def test_an_interrupt_keeps_the_last_epoch_and_says_how_to_go_on(
     assert "Run the same command" in said
     assert "Traceback" not in said
     uninterrupted(caches, out)
-    uninterrupted(caches, tmp_path / "whole")
-    assert_same_models(out, tmp_path / "whole")
+    assert_same_models(out, whole)
