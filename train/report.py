@@ -68,8 +68,8 @@ class Report:
         return [table_grid(self.table, self.results)] if self.table else run_grids(self.results)
 
     def to_frame(self) -> DataFrame:
-        """The results as a pandas table, a row a metric: model, trained_on, inputs, seeds, dataset, test, tracks, metric,
-        mean and sd over seeds, low and high of its interval, the paper's number, and the difference from it."""
+        """The results as a pandas table, a row a metric: model, trained_on, inputs, seeds, dataset, test, tracks,
+        metric, mean and sd over seeds, low and high of its interval, the paper's number, and the difference from it."""
         import pandas as pd
 
         return pd.DataFrame(list(self.rows()))
