@@ -28,6 +28,7 @@ COPY common common
 COPY extract extract
 COPY manifests manifests
 COPY predict predict
+COPY synthetic synthetic
 COPY train train
 RUN pip install --no-cache-dir '.[all]'
 

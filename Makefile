@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # The whole job on music that the project synthesises itself: everything it makes is under demo/.
 demo: install
-	$(BIN)/python -m m2e.extract.demo --out demo/data
+	$(BIN)/python -m m2e.synthetic --out demo/data
 	M2E_DATA=demo/data $(BIN)/m2e-extract --dataset demo-jamendo --dataset demo-deam --dataset demo-emomusic \
 		--dataset demo-pmemo --cache demo/features --encoder tiny --chords cnn --device cpu
 	$(BIN)/m2e-train --datasets J,D,E,P --cache demo/features --out demo/runs/JDEP --epochs 50 --lr 3e-4 --device cpu
@@ -32,7 +32,7 @@ lint: install
 # mypy cannot follow setuptools' folder mapping: show it the tree as a namespace.
 types: install
 	@mkdir -p .types && ln -sfn .. .types/m2e
-	MYPYPATH=.types $(BIN)/mypy -p m2e.cache -p m2e.common -p m2e.extract -p m2e.manifests -p m2e.predict -p m2e.train
+	MYPYPATH=.types $(BIN)/mypy -p m2e.cache -p m2e.common -p m2e.extract -p m2e.manifests -p m2e.predict -p m2e.synthetic -p m2e.train
 
 test: install
 	$(BIN)/python -m pytest -n $(CPUS) --dist worksteal

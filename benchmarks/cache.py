@@ -28,11 +28,11 @@ import h5py
 import numpy as np
 
 from m2e.cache import ChordSequence, ExtractionConfig, FeatureCache, FeatureWriter, Labels, TrackFeatures, write_labels
+from m2e.cache.care.pack import PACK_TRACKS, pack
 from m2e.cache.catalogue import scan
-from m2e.cache.files import write_atomically
 from m2e.cache.folders import features_folder, write_config
 from m2e.cache.layout import CHORD, INDEX, Records, feature_image, feature_name
-from m2e.cache.pack import PACK_TRACKS, pack
+from m2e.common.files import write_atomically
 
 CONFIG = ExtractionConfig(encoder="benchmark", encoder_revision="none", chords="template")
 CHORDS_A_TRACK = 60

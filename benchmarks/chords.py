@@ -44,8 +44,8 @@ from chord_songs import (
 from numpy.typing import NDArray
 
 from m2e.cache.harmony import PITCH_CLASSES, QUALITIES, ChordSequence, Key, chord_label
-from m2e.extract.chords import RECOGNISERS, load_recogniser
-from m2e.extract.key import estimate_key
+from m2e.extract.chords.key import estimate_key
+from m2e.extract.chords.registry import RECOGNISERS, load_recogniser
 
 Wave = NDArray[np.float32]
 
@@ -257,7 +257,7 @@ def cpu_seconds(action: Callable[[], object], repeats: int = 5) -> float:
 
 def music(seconds: float) -> Wave:
     """Synthetic music, without fluidsynth."""
-    from m2e.extract.synth import draw_recipe, render
+    from m2e.synthetic.music import draw_recipe, render
 
     rng = np.random.default_rng(0)
     parts: list[Wave] = []
@@ -271,7 +271,7 @@ def compare_cqt(wave: Wave) -> tuple[float, float]:
     """Ours, and librosa chunk by chunk."""
     import librosa
 
-    from m2e.extract.btc import CHUNK_SAMPLES, HOP, cqt_features
+    from m2e.extract.chords.btc import CHUNK_SAMPLES, HOP, cqt_features
 
     def plain() -> Wave:
         chunks = [wave[start : start + CHUNK_SAMPLES] for start in range(0, len(wave), CHUNK_SAMPLES)]
@@ -287,7 +287,7 @@ def compare_btc(wave: Wave) -> tuple[float, float]:
     """All instances in batches, and as released: one instance at a time through modules as METHOD.md words them."""
     import torch
 
-    from m2e.extract.btc import BATCH, BTC, CHUNK_FRAMES, N_BINS, LayerNorm, MultiHeadAttention, cqt_features
+    from m2e.extract.chords.btc import BATCH, BTC, CHUNK_FRAMES, N_BINS, LayerNorm, MultiHeadAttention, cqt_features
 
     def plain_norm(self: LayerNorm, x: torch.Tensor) -> torch.Tensor:
         return self.gamma * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6) + self.beta
@@ -325,7 +325,7 @@ def compare_keys(n: int) -> tuple[float, float]:
     import pretty_midi
     from music21 import converter
 
-    from m2e.extract.chord_files import midi_notes
+    from m2e.extract.chords.files import midi_notes
 
     def plain(chords: ChordSequence, path: Path) -> Key:
         midi = pretty_midi.PrettyMIDI(initial_tempo=120.0)
@@ -366,7 +366,7 @@ def mert_seconds() -> float:
     import torch
     from transformers import HubertConfig, HubertModel
 
-    from m2e.extract.mert import MERT
+    from m2e.extract.encoders.mert_net import MERT
 
     config = HubertConfig(num_hidden_layers=7, conv_pos_batch_norm=False, conv_bias=False)
     network = MERT(HubertModel(config), (5, 6, 7), True, False, "float32")

@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from m2e.cache import ChordSequence, ExtractionConfig, FeatureWriter, TrackFeatures
 from m2e.cache.schema import PRECISIONS, Precision
 from m2e.extract.extractor import Extractor
-from m2e.extract.track import Models
+from m2e.extract.models import Models
 
 Result = TypeVar("Result")
 
@@ -55,7 +55,7 @@ class Song:
 
 def synthesise(folder: Path, tracks: int, seed: int = 0) -> list[Song]:
     """Stereo at 44.1 kHz as mp3 (about 320 kbit/s); each at least a minute."""
-    from m2e.extract.synth import draw_recipe, recipe_chords, render
+    from m2e.synthetic.music import draw_recipe, recipe_chords, render
 
     rng = np.random.default_rng(seed)
     songs: list[Song] = []
@@ -74,8 +74,8 @@ def make_checkpoints(folder: Path, precision: Precision, shape: dict[str, Any] =
     """MERT and BTC with random weights, in the form of the published ones."""
     from transformers import HubertConfig, HubertModel
 
-    from m2e.extract.btc import BTC
-    from m2e.extract.encoders import find_encoder
+    from m2e.extract.chords.btc import BTC
+    from m2e.extract.encoders.registry import find_encoder
 
     encoder, chords = folder / "random-95M", folder / "btc.pt"
     if not encoder.exists():
@@ -114,8 +114,8 @@ class Stages:
 
 def extract_ours(songs: list[Song], models: Models, folder: Path, timed: Stages) -> None:
     """What an extractor and a worker do, in stages."""
-    from m2e.extract.audio import load_audio, split_segments
-    from m2e.extract.key import estimate_key
+    from m2e.extract.audio.reader import load_audio, split_segments
+    from m2e.extract.chords.key import estimate_key
 
     extractor = Extractor(models)
     encoder, recogniser = extractor.encoder, extractor.recogniser
@@ -197,8 +197,8 @@ def main() -> None:
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
 def speed(tracks: int, repeats: int, eager: bool, precision: Precision) -> None:
     """Print CPU seconds for 30 s of audio by stage, both ways, and the ratio."""
-    from m2e.extract.btc import load_checkpoint
-    from m2e.extract.mert_weights import load_hubert
+    from m2e.extract.chords.btc import load_checkpoint
+    from m2e.extract.encoders.mert import load_hubert
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -288,7 +288,7 @@ def worker(folder: Path, chords: str, tracks: int, file: str) -> None:
 @click.option("--tracks", type=click.IntRange(1), default=4, show_default=True, help="Of 60 to 100 s.")
 def resampler(tracks: int) -> None:
     """Print how far soxr's resampling moves pooled features from the released code's."""
-    from m2e.extract.audio import load_audio, split_segments
+    from m2e.extract.audio.reader import load_audio, split_segments
 
     with tempfile.TemporaryDirectory() as name:
         songs = synthesise(Path(name), tracks)

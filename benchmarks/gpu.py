@@ -28,21 +28,21 @@ from joblib import Parallel, cpu_count, delayed
 
 from extract import LAYERS, MERT_95M, SEGMENT, Song, make_checkpoints, segment_gflop, synthesise
 from m2e.cache.schema import Precision
-from m2e.extract.attempts import attempt
-from m2e.extract.encoders import load_encoder
-from m2e.extract.engine import run_tasks
+from m2e.extract.encoders.registry import load_encoder
 from m2e.extract.extractor import extractor_of
-from m2e.extract.gpu import SHARING, Busy, extract_ahead
-from m2e.extract.pipeline import Extraction
-from m2e.extract.plan import Task
-from m2e.extract.summary import Tally
-from m2e.extract.track import Models
-from m2e.extract.workers import LocalWorkers
+from m2e.extract.job.plan import Task
+from m2e.extract.job.report import Tally
+from m2e.extract.models import Models
+from m2e.extract.workers.attempts import attempt
+from m2e.extract.workers.gpu import SHARING, Busy, extract_ahead
+from m2e.extract.workers.local import LocalWorkers
+from m2e.extract.workers.schedule import run_tasks
+from m2e.extract.workers.task import Extraction
 from m2e.train.config import TrainConfig
-from m2e.train.data import EmotionData, load_data, open_caches
-from m2e.train.loop import _Training, output_sizes
-from m2e.train.model import EmotionModel
-from m2e.train.teachers import freeze
+from m2e.train.data.tensors import EmotionData, load_data, open_caches
+from m2e.train.learning.loop import _Training, output_sizes
+from m2e.train.learning.teachers import freeze
+from m2e.train.model.network import EmotionModel
 from train import SETS, write_caches
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
@@ -120,7 +120,7 @@ def machine(device: str, small: bool) -> dict[str, Any]:
 
 def parity(folder: Path, device: str, small: bool) -> dict[str, Any]:
     """How far the device's numbers are from the CPU's, in float32 unless said."""
-    from m2e.extract.btc import BTCRecogniser
+    from m2e.extract.chords.btc import BTCRecogniser
 
     results: dict[str, Any] = {}
     models = checkpoints(folder, "float32", small)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from m2e.cache.harmony import ChordSequence
-from m2e.extract.chord_files import midi_notes
+from m2e.extract.chords.files import midi_notes
 
 Wave = NDArray[np.float32]
 

@@ -31,17 +31,17 @@ import click
 import numpy as np
 
 from m2e.cache import ChordSequence, ExtractionConfig, FeatureWriter, TrackFeatures
+from m2e.cache.care.pack import pack
 from m2e.cache.catalogue import scan
 from m2e.cache.folders import features_folder
-from m2e.cache.pack import pack
-from m2e.extract.dask_workers import dask_workers
-from m2e.extract.engine import run_tasks
-from m2e.extract.pipeline import Extraction
-from m2e.extract.plan import Plan, Selection, Task, make_plan
-from m2e.extract.tiny import tiny_encoder_folder
-from m2e.extract.track import Models
-from m2e.manifests.labels import save_labels, standing
-from m2e.manifests.track import Manifest, Track
+from m2e.extract.encoders.tiny import tiny_encoder_folder
+from m2e.extract.job.plan import Plan, Selection, Task, make_plan
+from m2e.extract.models import Models
+from m2e.extract.workers.dask import dask_workers
+from m2e.extract.workers.schedule import run_tasks
+from m2e.extract.workers.task import Extraction
+from m2e.manifests.store import save_labels, standing
+from m2e.manifests.types import Manifest, Track
 
 CONFIG = ExtractionConfig(encoder="stub", encoder_revision="none", chords="template")
 STUB_SECONDS = 0.001
@@ -68,7 +68,7 @@ class Stub:
 
 @cache
 def writer_of(folder: Path) -> FeatureWriter:
-    """One a process, as in `m2e.extract.pipeline`."""
+    """One a process, as in `m2e.extract.workers.task`."""
     return FeatureWriter(folder, CONFIG)
 
 

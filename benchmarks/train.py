@@ -33,14 +33,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from m2e.cache import ChordSequence, ExtractionConfig, FeatureWriter, Key, Labels, TrackFeatures, write_labels
 from m2e.train.config import TrainConfig
-from m2e.train.data import EmotionData, load_data, open_caches
-from m2e.train.encoding import PADDING
-from m2e.train.loop import _Training, output_sizes
-from m2e.train.losses import distilled, task_loss
-from m2e.train.model import EmotionModel, Inputs
-from m2e.train.schedule import draw_schedule
-from m2e.train.spans import span_means, spans_from
-from m2e.train.teachers import freeze
+from m2e.train.data.encoding import PADDING
+from m2e.train.data.tensors import EmotionData, load_data, open_caches
+from m2e.train.learning.loop import _Training, output_sizes
+from m2e.train.learning.losses import distilled, task_loss
+from m2e.train.learning.schedule import draw_schedule
+from m2e.train.learning.spans import span_means, spans_from
+from m2e.train.learning.teachers import freeze
+from m2e.train.model.network import EmotionModel, Inputs
 
 # Table I: train, validation, test; segments and chords a track, roughly (whole songs, 45 s clips, choruses).
 SETS = {

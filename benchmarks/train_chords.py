@@ -1,10 +1,10 @@
-"""Train the "cnn" chord recogniser (extract/cnn.py) on songs that fluidsynth plays (training_songs.py).
+"""Train the "cnn" chord recogniser (extract/chords/cnn.py) on songs that fluidsynth plays (training_songs.py).
 
     python benchmarks/train_chords.py --folder /tmp/chords
 
-makes extract/cnn.safetensors as it is in the package: 9 minutes to render the songs into the folder, where later runs
-find them, and 28 to train, on one thread. The same seed gives the same songs and, on the same kind of machine and with
-the same libraries, the same weights. docs/chords.md says what came of it.
+makes extract/chords/cnn.safetensors as it is in the package: 9 minutes to render the songs into the folder, where later
+runs find them, and 28 to train, on one thread. The same seed gives the same songs and, on the same kind of machine and
+with the same libraries, the same weights. docs/chords.md says what came of it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from m2e.cache.harmony import QUALITIES
-from m2e.extract.cnn import BINS_PER_SEMITONE, N_CLASSES, OCTAVES, ChordNetwork, network_input
-from m2e.extract.cqt import C1
-from m2e.extract.spectrum import HOP, tuned_spectrum
+from m2e.extract.chords.cnn import BINS_PER_SEMITONE, N_CLASSES, OCTAVES, ChordNetwork, network_input
+from m2e.extract.chords.cqt import C1
+from m2e.extract.chords.spectrum import HOP, tuned_spectrum
 
 Example = tuple[Tensor, Tensor]  # log magnitudes [shape=(216, frames)], classes [shape=(frames,)]
 
@@ -100,7 +100,9 @@ def accuracy(network: ChordNetwork, examples: list[Example]) -> tuple[float, flo
 @click.option("--folder", type=click.Path(path_type=Path), required=True, help="Keeps the rendered songs.")
 @click.option("--songs", default=1_600, show_default=True)
 @click.option("--steps", default=4_000, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("extract/cnn.safetensors"), show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("extract/chords/cnn.safetensors"), show_default=True
+)
 def main(folder: Path, songs: int, steps: int, out: Path) -> None:
     """Render the songs that are not there yet, train, and write the weights: their running mean over the last steps."""
     torch.set_num_threads(1)

@@ -1,11 +1,11 @@
 """The contract between extraction and training: HDF5 files with features, and their labels."""
 
-from m2e.cache.errors import DataError
 from m2e.cache.harmony import ChordSequence, Key
 from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.reader import FeatureCache, FeatureTable
 from m2e.cache.schema import ExtractionConfig, Labels, TrackFeatures
 from m2e.cache.writer import FeatureWriter
+from m2e.common.errors import DataError
 
 __all__ = [
     "ChordSequence",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2e.cache.console import PluginGroup, counting, say, tell
-from m2e.cache.errors import DataError
+from m2e.common.console import PluginGroup, counting, say, tell
+from m2e.common.errors import DataError
 
 if TYPE_CHECKING:
-    from m2e.cache.verify import Damage
+    from m2e.cache.care.verify import Damage
 
 EPILOG = """\b
 Examples:
@@ -98,6 +98,7 @@ def verify(folder: Path, deep: bool, as_json: bool) -> None:
 
     Each file is compared with the digest in its name.
     """
+    from m2e.cache.care.verify import Damage, verify
     from m2e.cache.folders import (
         CONFIG_FILE,
         LABELS_FILE,
@@ -111,7 +112,6 @@ def verify(folder: Path, deep: bool, as_json: bool) -> None:
     )
     from m2e.cache.labels import read_labels
     from m2e.cache.reader import scan
-    from m2e.cache.verify import Damage, verify
 
     lost = without_settings(folder)
     groups = with_settings(folder) if lost else features_folders(folder)
@@ -184,8 +184,8 @@ def repair(folder: Path, break_lock: bool, as_json: bool) -> None:
     A file is damaged where its digest is not the one in its name. It moves to the folder set-aside beside it; nothing
     is deleted. What cannot be read, or was written by a newer m2e, stays where it is.
     """
+    from m2e.cache.care.repair import repair
     from m2e.cache.folders import LOST_LABELS, LOST_SETTINGS, feature_files, with_settings
-    from m2e.cache.repair import repair
 
     n = sum(len(feature_files(group)) for group in with_settings(folder))
     with counting("checking", n, "files") as advance:
@@ -240,8 +240,8 @@ def pack(folder: Path, features: str | None, break_lock: bool) -> None:
 
     The same tracks give the same bytes. Others may extract and train meanwhile; a kill loses nothing.
     """
+    from m2e.cache.care.pack import pack
     from m2e.cache.folders import features_folders
-    from m2e.cache.pack import pack
 
     for group in features_folders(folder, features):
         with counting("packing", None, "tracks") as advance:
@@ -267,8 +267,8 @@ def merge(sources: tuple[Path, ...], into: Path, features: str | None, break_loc
 
     Settings and labels must be the same; everything is compared before anything is copied.
     """
+    from m2e.cache.care.merge import merge
     from m2e.cache.folders import feature_files, one_features_folder
-    from m2e.cache.merge import merge
 
     n = sum(len(feature_files(one_features_folder(source, features))) for source in sources)
     with counting("copying", n, "files") as advance:
@@ -313,7 +313,7 @@ def failures(folder: Path, features: str | None, as_json: bool) -> None:
 @features_option
 def export(folder: Path, out: Path, features: str | None) -> None:
     """Write a cache as embeddings.npz (arrays embeddings, first, track_ids), tracks.csv and chords.csv."""
-    from m2e.cache.export import export
+    from m2e.cache.care.export import export
     from m2e.cache.reader import FeatureCache
 
     n = export(FeatureCache.open(folder, features), out)

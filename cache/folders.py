@@ -6,11 +6,11 @@ import os
 import shlex
 from pathlib import Path
 
-from m2e.cache.errors import DamagedError, DataError, NewerError, UnreadableError
-from m2e.cache.files import write_atomically
-from m2e.cache.json_files import MOST_BYTES, parse_object
-from m2e.cache.regular import read_regular
 from m2e.cache.schema import FEATURE_VERSION, ExtractionConfig, fingerprints
+from m2e.common.errors import DamagedError, DataError, NewerError, UnreadableError
+from m2e.common.files import write_atomically
+from m2e.common.json_files import MOST_BYTES, parse_object
+from m2e.common.regular import read_regular
 
 CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.h5"

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from m2e.cache.checks import is_one_of, is_whole
+from m2e.common.checks import is_one_of, is_whole
 
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # Each quality's notes, in semitones above the root.

@@ -26,8 +26,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.errors import DamagedError, NewerError, UnreadableError
-from m2e.cache.regular import open_regular
+from m2e.common.errors import DamagedError, NewerError, UnreadableError
+from m2e.common.regular import open_regular
 
 MAX_FILE_BYTES = 8 << 30
 _SUPERBLOCK = struct.Struct("<8s4B4QI")

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from m2e.cache.files import unsure_temporaries
 from m2e.cache.folders import features_folders, read_config
 from m2e.cache.labels import read_labels
 from m2e.cache.provenance import read_provenance
 from m2e.cache.reader import FeatureCache
 from m2e.cache.schema import ExtractionConfig
+from m2e.common.files import unsure_temporaries
 
 
 def cache_facts(folder: Path, features: str | None = None) -> dict[str, Any]:

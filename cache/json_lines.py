@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from m2e.cache.errors import DataError
-from m2e.cache.json_files import parse_object
-from m2e.cache.regular import append_regular, open_regular
+from m2e.common.errors import DataError
+from m2e.common.json_files import parse_object
+from m2e.common.regular import append_regular, open_regular
 
 MOST_BYTES = 1 << 28  # a million lines
 # A line is no longer: paths and reasons are not.

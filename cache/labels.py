@@ -10,11 +10,11 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from m2e.cache.errors import DamagedError, DataError
-from m2e.cache.files import write_atomically
 from m2e.cache.folders import LABELS_FILE
 from m2e.cache.hdf5 import Schema, Schemas, hdf5_image, inspect
 from m2e.cache.schema import SPLITS, Labels, Source
+from m2e.common.errors import DamagedError, DataError
+from m2e.common.files import write_atomically
 
 _NO_SPLIT = len(SPLITS)
 _MOST_BYTES = 1 << 30  # it is read whole; a million tracks take about 300 MB

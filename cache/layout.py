@@ -21,10 +21,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from m2e.cache.files import content_digest
 from m2e.cache.harmony import MODES, unsound_chords
 from m2e.cache.hdf5 import Schemas, hdf5_image
 from m2e.cache.schema import MAX_ID_BYTES, ExtractionConfig, TrackFeatures
+from m2e.common.files import content_digest
 
 Kind = Literal["shard", "pack"]
 CHORD = np.dtype([("start", "<f4"), ("end", "<f4"), ("root", "i1"), ("quality", "i1")])

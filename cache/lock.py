@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2e.cache.console import say
-from m2e.cache.errors import DataError, LockedError
-from m2e.cache.flock import try_lock
-from m2e.cache.regular import append_regular, read_regular
+from m2e.common.console import say
+from m2e.common.errors import DataError, LockedError
+from m2e.common.flock import try_lock
+from m2e.common.regular import append_regular, read_regular
 
 LOCK_FILE = "pack.lock"
 _STAND_IN = "pack.lock.held"

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2e.cache.catalogue import Catalogue, ChangedMeanwhile
-from m2e.cache.errors import DataError
-from m2e.cache.regular import open_regular
-from m2e.cache.stored import FeatureFile
+from m2e.cache.feature_file import FeatureFile
+from m2e.common.errors import DataError
+from m2e.common.regular import open_regular
 
 
 class MappedEmbeddings:

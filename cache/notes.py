@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
-from m2e.cache.checks import is_number
-from m2e.cache.json_files import typed, typed_list
 from m2e.cache.json_lines import append_object, read_objects
+from m2e.common.checks import is_number
+from m2e.common.json_files import typed, typed_list
 
 _NAME = "notes"
 NoteKind = Literal["cut", "damaged", "silent", "cancels", "clipped", "offset", "streams", "rate", "changes"]

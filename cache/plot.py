@@ -11,8 +11,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.console import Command, say
-from m2e.cache.errors import DataError
+from m2e.common.console import Command, say
+from m2e.common.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

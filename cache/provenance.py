@@ -15,10 +15,10 @@ from pathlib import Path
 
 import h5py
 
-from m2e.cache.errors import DataError
-from m2e.cache.files import content_digest, write_atomically
-from m2e.cache.json_files import MOST_BYTES, parse_object
-from m2e.cache.regular import read_regular
+from m2e.common.errors import DataError
+from m2e.common.files import content_digest, write_atomically
+from m2e.common.json_files import MOST_BYTES, parse_object
+from m2e.common.regular import read_regular
 
 
 @cache

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from m2e.cache.catalogue import Catalogue, ChangedMeanwhile, gather
 from m2e.cache.catalogue import scan as scan
-from m2e.cache.errors import DataError
 from m2e.cache.failures import Failure, read_failures
 from m2e.cache.folders import one_features_folder, read_config
 from m2e.cache.harmony import MODES, ChordSequence, Key
@@ -23,6 +22,7 @@ from m2e.cache.layout import unsound
 from m2e.cache.mapped import MappedEmbeddings
 from m2e.cache.notes import Note, read_notes
 from m2e.cache.schema import ExtractionConfig, Labels
+from m2e.common.errors import DataError
 
 if TYPE_CHECKING:
     from pandas import DataFrame

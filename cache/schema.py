@@ -11,11 +11,11 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.checks import is_line, is_number, is_one_of, is_whole, require, unlike
-from m2e.cache.errors import DataError, NewerError
 from m2e.cache.harmony import ChordSequence, Key
-from m2e.cache.json_files import parse_object
 from m2e.cache.notes import Note, are_notes
+from m2e.common.checks import is_line, is_number, is_one_of, is_whole, require, unlike
+from m2e.common.errors import DataError, NewerError
+from m2e.common.json_files import parse_object
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

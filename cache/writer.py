@@ -7,8 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from m2e.cache.errors import DataError
-from m2e.cache.files import remove_stale_temporaries, write_atomically
 from m2e.cache.folders import CONFIG_FILE as CONFIG_FILE
 from m2e.cache.folders import feature_files, write_config
 from m2e.cache.folders import features_folder as features_folder
@@ -16,6 +14,8 @@ from m2e.cache.layout import HIGHEST_GENERATION, Records, feature_image, feature
 from m2e.cache.notes import record_notes
 from m2e.cache.provenance import write_provenance
 from m2e.cache.schema import ExtractionConfig, TrackFeatures
+from m2e.common.errors import DataError
+from m2e.common.files import remove_stale_temporaries, write_atomically
 
 SEAL_TRACKS = 64
 SEAL_SECONDS = 30.0

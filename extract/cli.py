@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2e.cache.console import PROCESSES, Command, cache_option, device_option, say
 from m2e.cache.schema import HIGHEST_LAYER, PRECISIONS, RESAMPLERS, TAILS
-from m2e.cache.system import check_processes
+from m2e.common.console import PROCESSES, Command, cache_option, device_option, say
+from m2e.common.system import check_processes
 from m2e.manifests.dataset import Choices
 from m2e.manifests.options import check_choices, choices_options
 
 if TYPE_CHECKING:
-    from m2e.extract.part import Part
-    from m2e.extract.session import Session
+    from m2e.extract.job.job import Session
+    from m2e.extract.job.shard import Part
 
 EPILOG = """\b
 Examples:
@@ -49,7 +49,7 @@ _SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 
 def _parse_part(context: click.Context, option: click.Parameter, text: str | None) -> Part:
     """What --shard says. A process that is one of several has to say it: all would do the same, or each a part."""
-    from m2e.extract.part import Part
+    from m2e.extract.job.shard import Part
 
     if text not in (None, "auto"):
         try:
@@ -276,12 +276,12 @@ def main(
     """
     from m2e import manifests
     from m2e.cache import ExtractionConfig
-    from m2e.extract.chords import recogniser_revision
-    from m2e.extract.encoders import find_encoder, settle
-    from m2e.extract.engines import on_cluster, on_this_machine
-    from m2e.extract.plan import Selection
-    from m2e.extract.runs import run_sessions
-    from m2e.extract.session import Session
+    from m2e.extract.chords.registry import recogniser_revision
+    from m2e.extract.encoders.registry import find_encoder, settle
+    from m2e.extract.job.job import Session
+    from m2e.extract.job.plan import Selection
+    from m2e.extract.job.run import run_sessions
+    from m2e.extract.workers.choose import on_cluster, on_this_machine
 
     if len(datasets) > 1 and (root or splits):
         raise click.UsageError(
@@ -342,7 +342,7 @@ def main(
         for manifest in loaded
     ]
     if dry_run:
-        from m2e.extract.estimate import say_estimate
+        from m2e.extract.job.estimate import say_estimate
 
         if scheduler:
             raise click.UsageError("--dry-run measures this machine; the workers of --scheduler are elsewhere")
@@ -363,7 +363,7 @@ def main(
 def _export_chords(sessions: list[Session], folder: Path) -> None:
     from m2e.cache import FeatureCache
     from m2e.cache.folders import feature_names, fingerprint_of
-    from m2e.extract.chord_files import export_chords
+    from m2e.extract.chords.files import export_chords
 
     for session in sessions:
         if not feature_names(session.features):

@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from m2e.cache import DataError, ExtractionConfig, TrackFeatures
 from m2e.cache.schema import BY_DIGEST
 from m2e.common.threads import one_thread
-from m2e.extract import limits
-from m2e.extract.audio import HELD_SECONDS, load_audio
-from m2e.extract.chords import load_recogniser, recogniser_revision
-from m2e.extract.encoders import Encoder, find_encoder, is_pinned, load_encoder
-from m2e.extract.key import estimate_key
-from m2e.extract.recogniser import SAMPLE_RATE as CHORD_SAMPLE_RATE
-from m2e.extract.recogniser import ChordRecogniser
-from m2e.extract.sound import Segments
-from m2e.extract.track import Models, PreparedTrack
+from m2e.extract.audio.reader import HELD_SECONDS, load_audio
+from m2e.extract.audio.sound import Segments
+from m2e.extract.chords.key import estimate_key
+from m2e.extract.chords.recogniser import SAMPLE_RATE as CHORD_SAMPLE_RATE
+from m2e.extract.chords.recogniser import ChordRecogniser
+from m2e.extract.chords.registry import load_recogniser, recogniser_revision
+from m2e.extract.encoders.registry import Encoder, find_encoder, is_pinned, load_encoder
+from m2e.extract.models import Models, PreparedTrack
+from m2e.extract.workers import limits
 
 
 class Extractor:
     """Extracts tracks with one group of settings. Owns its models, which are loaded when they are first needed; several
     threads may share it. Leaves the process as it was: numbers of threads, torch's switches.
 
-    In a worker process each track has a limit of time, beyond which the process ends (`m2e.extract.limits`).
+    In a worker process each track has a limit of time, beyond which the process ends (`m2e.extract.workers.limits`).
 
     Args:
         models: which, and on which device.

@@ -10,12 +10,13 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from m2e.cache.errors import DataError
-from m2e.manifests import deam, demo, emomusic, jamendo, pmemo, table
+from m2e.common.errors import DataError
 from m2e.manifests.dataset import AUTO, DEFAULT_CHOICES, NONE, Choices, DataSet
-from m2e.manifests.place import is_folder
+from m2e.manifests.datasets import deam, demo, emomusic, jamendo, pmemo
+from m2e.manifests.read import table
+from m2e.manifests.read.root import is_folder
 from m2e.manifests.splits import align_splits, apply_splits
-from m2e.manifests.track import SPLITS, Manifest, Split, Track, ValenceArousal
+from m2e.manifests.types import SPLITS, Manifest, Split, Track, ValenceArousal
 
 __all__ = ["DATASETS", "SPLITS", "Choices", "DataSet", "Manifest", "Split", "Track", "ValenceArousal", "find", "load"]
 
@@ -66,7 +67,7 @@ def load(
     choices: Choices = DEFAULT_CHOICES,
     name: str = "",
 ) -> Manifest:
-    """The manifest of a registered data set, or of a CSV file (see `m2e.manifests.table`).
+    """The manifest of a registered data set, or of a CSV file (see `m2e.manifests.read.table`).
 
     Args:
         dataset: a name in `DATASETS`, or a path that ends in .csv.

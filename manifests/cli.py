@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2e.cache.console import PluginGroup, say, tell
-from m2e.cache.errors import DataError
+from m2e.common.console import PluginGroup, say, tell
+from m2e.common.errors import DataError
 from m2e.manifests import is_table
+from m2e.manifests.check.leaks_cli import leaks
 from m2e.manifests.dataset import DEFAULT_CHOICES, Choices
-from m2e.manifests.leaks_cli import leaks
 from m2e.manifests.options import (
     as_arguments,
     check_choices,
@@ -26,7 +26,7 @@ from m2e.manifests.options import (
 
 if TYPE_CHECKING:
     from m2e.manifests.dataset import DataSet
-    from m2e.manifests.track import Manifest, Track
+    from m2e.manifests.types import Manifest, Track
 
 EPILOG = """\b
 Examples:
@@ -78,7 +78,7 @@ def check(name: str | None, root: Path | None, splits: Path | None, choices: Cho
     songs that training sees, and every known issue. Exit code 1: its annotations are not there or damaged.
     """
     from m2e.manifests import DATASETS, default_root, find
-    from m2e.manifests.check import describe, examine
+    from m2e.manifests.check.report import describe, examine
 
     if name is None:
         if root or as_arguments(splits, choices):
@@ -135,7 +135,7 @@ def _can_be_read(dataset: DataSet, folder: Path, choices: Choices) -> bool:
 def _overview(as_json: bool) -> None:
     """A line a registered data set: whether its annotations and how many of its audio files are in its folder."""
     from m2e.manifests import DATASETS, default_root, load
-    from m2e.manifests.place import is_folder
+    from m2e.manifests.read.root import is_folder
 
     rows: list[dict[str, Any]] = []
     for dataset in DATASETS.values():
@@ -182,8 +182,9 @@ def _command(
 @json_option
 def build(name: str, root: Path | None, splits: Path | None, choices: Choices, out: Path, as_json: bool) -> None:
     """Write a data set as one CSV file, which m2e-extract --dataset and m2e-cache relabel --manifest read."""
-    from m2e.cache.files import write_atomically
-    from m2e.manifests import default_root, table
+    from m2e.common.files import write_atomically
+    from m2e.manifests import default_root
+    from m2e.manifests.read import table
 
     if out.suffix.lower() != ".csv":
         raise click.BadParameter(f"{out} does not end in .csv", param_hint="--out")

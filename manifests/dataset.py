@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from m2e.cache.checks import is_line, is_number, is_one_of, is_whole, require, unlike
-from m2e.cache.errors import DataError
-from m2e.manifests.track import Manifest
+from m2e.common.checks import is_line, is_number, is_one_of, is_whole, require, unlike
+from m2e.common.errors import DataError
+from m2e.manifests.types import Manifest
 
 DeamLabels = Literal["as-distributed", "repaired"]
 AUTO = "auto"

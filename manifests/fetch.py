@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from m2e.cache.console import say
-from m2e.cache.errors import DataError
-from m2e.cache.regular import open_regular
+from m2e.common.console import say
+from m2e.common.errors import DataError
+from m2e.common.regular import open_regular
 from m2e.manifests.dataset import DataSet, RemoteFile
-from m2e.manifests.place import Place
+from m2e.manifests.read.root import Place
 
 _SECONDS = 30
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m2e.cache.console import Command, say
-from m2e.cache.errors import DataError
+from m2e.common.console import Command, say
+from m2e.common.errors import DataError
 from m2e.manifests.dataset import Choices
 from m2e.manifests.options import check_choices, choices_options, root_option, splits_option
 
@@ -55,7 +55,7 @@ def relabel(
     from m2e.cache.labels import write_labels
     from m2e.cache.lock import pack_lock
     from m2e.manifests import DATASETS, load
-    from m2e.manifests.labels import manifest_labels, with_standing
+    from m2e.manifests.store import manifest_labels, with_standing
 
     if table is not None and table.suffix.lower() != ".csv":
         raise click.BadParameter(f"{table} does not end in .csv", param_hint="--manifest")

@@ -12,9 +12,9 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from m2e.cache.errors import DataError, printable
-from m2e.manifests.files import read_lines
-from m2e.manifests.track import SPLITS, Manifest, Split, Track
+from m2e.common.errors import DataError, printable
+from m2e.manifests.read.text import read_lines
+from m2e.manifests.types import SPLITS, Manifest, Split, Track
 
 # How a provenance, "<labels>; splits: <splits>", tells of `hash_splits`.
 HASH_SPLITS = "70/15/15 by a hash of clip and artist"

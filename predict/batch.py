@@ -10,11 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2e.cache.errors import DataError
-from m2e.cache.temporary import folder_for_temporaries
-from m2e.extract.attempts import twice_dead
-from m2e.extract.engine import run_tasks
-from m2e.extract.workers import LocalWorkers
+from m2e.common.errors import DataError
+from m2e.common.temporary import folder_for_temporaries
+from m2e.extract.workers.attempts import twice_dead
+from m2e.extract.workers.local import LocalWorkers
+from m2e.extract.workers.schedule import run_tasks
 from m2e.predict.result import SongPrediction
 from m2e.predict.setup import Setup
 

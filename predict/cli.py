@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m2e.cache.console import PROCESSES, Command, device_option, progress_bar, say
-from m2e.cache.interrupts import interruptible
-from m2e.cache.system import check_processes
+from m2e.common.console import PROCESSES, Command, device_option, progress_bar, say
+from m2e.common.interrupts import interruptible
+from m2e.common.system import check_processes
 
 if TYPE_CHECKING:
     from m2e.predict.output import Output
@@ -143,8 +143,8 @@ def main(
     for caution in describe(setup)["cautions"]:
         say(caution, "note")
     if serve:
-        from m2e.predict.server import serve_page
-        from m2e.predict.worker import Limits
+        from m2e.predict.serve.server import serve_page
+        from m2e.predict.serve.worker import Limits
 
         serve_page(setup, host, port, Limits(max_upload * 1_000_000, time_limit, memory_limit * 1_000_000))
         return
@@ -198,7 +198,7 @@ def _resume(out: Path, songs: list[Path], setup: Setup) -> tuple[Record, list[Pa
 
 def _predict(songs: Sequence[Path], setup: Setup, jobs: int | None, output: Output, quiet: bool) -> int:
     """Predict every song into `output`; returns how many succeeded."""
-    from m2e.extract.cores import cpu_count
+    from m2e.common.cores import cpu_count
     from m2e.predict.batch import predict_songs
 
     jobs = 1 if setup.models.device == "cuda" else jobs or cpu_count()

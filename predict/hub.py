@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from m2e.cache.errors import DataError
+from m2e.common.errors import DataError
 
 # Weights, settings, model card.
 FILES = ("model.safetensors", "config.json", "README.md")

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import click
 
-from m2e.cache.console import aligned
-from m2e.cache.errors import printable
+from m2e.common.console import aligned
+from m2e.common.errors import printable
 from m2e.predict.result import SongPrediction
 from m2e.predict.text import csv_headings, csv_rows, song_page, summary_headings, summary_row
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2e.cache.errors import DataError, printable
+from m2e.common.errors import DataError, printable
 from m2e.predict.result import SongPrediction
 from m2e.predict.text import clock
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from m2e.cache.errors import DataError
 from m2e.cache.schema import TrackFeatures
+from m2e.common.errors import DataError
 from m2e.predict.result import Emotion, Moment, SongPrediction, TagScore
 from m2e.predict.setup import Setup, prepare, weights_digest
 
 if TYPE_CHECKING:
-    from m2e.train.model import Inputs
+    from m2e.train.model.network import Inputs
 
 # Bounds the memory of attention over 512 chords.
 _BATCH = 64
@@ -35,7 +35,7 @@ class Predictor:
             DataError: a file is damaged, or another than when it was found.
         """
         from m2e.extract.extractor import Extractor
-        from m2e.train.checkpoint import load_model
+        from m2e.train.model.checkpoint import load_model
 
         self.setup = setup
         self._models, self.card = load_model(setup.folder)
@@ -107,7 +107,7 @@ class Predictor:
 
         from m2e.common.float32 import float32_products
         from m2e.common.threads import one_thread
-        from m2e.train.thresholds import UNCHOSEN
+        from m2e.train.scoring.thresholds import UNCHOSEN
 
         with one_thread(), float32_products("ieee"), torch.no_grad():
             inputs, count = self._inputs(features), len(features.embeddings)
@@ -146,9 +146,9 @@ class Predictor:
         """The whole song, then each segment [B = 1 + segments], all beside the song's chords."""
         import torch
 
-        from m2e.train.encoding import encode_harmony
-        from m2e.train.model import Inputs, padding_id
-        from m2e.train.spans import prefix_sums, span_means
+        from m2e.train.data.encoding import encode_harmony
+        from m2e.train.learning.spans import prefix_sums, span_means
+        from m2e.train.model.network import Inputs, padding_id
 
         config, stored = self.card.train, self.setup.models.config.layers
         n = len(features.embeddings)
@@ -177,7 +177,7 @@ class Predictor:
 
 
 def _batches(inputs: Inputs) -> list[Inputs]:
-    from m2e.train.model import Inputs
+    from m2e.train.model.network import Inputs
 
     fields = (inputs.features, inputs.root, inputs.quality, inputs.mode)
     rows = range(0, len(inputs.features), _BATCH)

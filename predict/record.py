@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from m2e.cache.errors import DataError
-from m2e.cache.json_files import parse_object, typed
-from m2e.cache.regular import append_regular, open_regular
+from m2e.common.errors import DataError
+from m2e.common.json_files import parse_object, typed
+from m2e.common.regular import append_regular, open_regular
 from m2e.predict.result import SongPrediction
 
 # Of every line; what is cut off of a file has to begin so.

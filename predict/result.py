@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-from m2e.cache.checks import is_number, is_whole, unlike
 from m2e.cache.harmony import MODES, PITCH_CLASSES, ChordSequence, Key
 from m2e.cache.notes import Note, are_notes
+from m2e.common.checks import is_number, is_whole, unlike
 
 
 @dataclass(frozen=True)

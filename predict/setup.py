@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2e.cache.errors import DataError
-from m2e.cache.regular import open_regular
 from m2e.cache.schema import BY_DIGEST, FEATURE_VERSION, ExtractionConfig
-from m2e.extract.track import Models
+from m2e.common.errors import DataError
+from m2e.common.regular import open_regular
+from m2e.extract.models import Models
 
 if TYPE_CHECKING:
-    from m2e.extract.encoders import EncoderSource
-    from m2e.train.checkpoint import ModelCard
+    from m2e.extract.encoders.registry import EncoderSource
+    from m2e.train.model.checkpoint import ModelCard
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def prepare(
     Raises:
         DataError: there is no such model, it is damaged, or the encoder or recogniser is not the one it was trained on.
     """
-    from m2e.extract.chords import fetch_recogniser, recogniser_revision
-    from m2e.extract.encoders import fetch_encoder
+    from m2e.extract.chords.registry import fetch_recogniser, recogniser_revision
+    from m2e.extract.encoders.registry import fetch_encoder
     from m2e.predict.hub import find_model
 
     folder = find_model(model, revision)
@@ -94,7 +94,7 @@ def describe(setup: Setup) -> dict[str, Any]:
 
 
 def _read_card(folder: Path) -> ModelCard:
-    from m2e.train.checkpoint import CARD_FILE, read_card
+    from m2e.train.model.checkpoint import CARD_FILE, read_card
 
     try:
         return read_card(folder)
@@ -109,7 +109,7 @@ def _read_card(folder: Path) -> ModelCard:
 
 def weights_digest(folder: Path) -> str:
     """Of a model's weights, 16 hex digits. Raises DataError where they cannot be read."""
-    from m2e.train.checkpoint import LARGEST_WEIGHTS, WEIGHTS_FILE
+    from m2e.train.model.checkpoint import LARGEST_WEIGHTS, WEIGHTS_FILE
 
     try:
         with open_regular(folder / WEIGHTS_FILE, LARGEST_WEIGHTS) as file:
@@ -119,7 +119,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def _find_encoder(config: ExtractionConfig, folder: Path | None) -> EncoderSource:
-    from m2e.extract.encoders import ENCODERS, find_encoder, settle
+    from m2e.extract.encoders.registry import ENCODERS, find_encoder, settle
 
     named = f"{config.encoder} {config.encoder_revision}"
     if folder is not None:

@@ -6,16 +6,16 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from m2e.cache.errors import DataError
-from m2e.cache.names import Names
-from m2e.extract.formats import SUFFIXES
+from m2e.common.errors import DataError
+from m2e.common.names import Names
+from m2e.extract.audio.formats import SUFFIXES
 
 
 def find_songs(arguments: Iterable[str], lines: Iterable[str]) -> list[Path]:
     """The songs that the arguments name, each once, in order; a folder's by name, with those of its subfolders.
 
-    A file that is named is tried whatever its suffix, and found where it is spelt otherwise (`m2e.cache.names`). In a
-    folder, all suffixes count that `m2e.extract.formats` lists, in any case; links to folders are followed, each
+    A file that is named is tried whatever its suffix, and found where it is spelt otherwise (`m2e.common.names`). In a
+    folder, all suffixes count that `m2e.extract.audio.formats` lists, in any case; links to folders are followed, each
     folder is searched once, and what begins with a dot is passed over.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from m2e.cache.console import aligned
+from m2e.common.console import aligned
 from m2e.predict.result import Emotion, SongPrediction
 
 _MOST_TAGS = 3

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from m2e.cache import read_labels, write_labels
-from m2e.extract import demo
-from m2e.extract.demo import DEMO_SETS
+from m2e.synthetic import sets as demo
+from m2e.synthetic.sets import DEMO_SETS
 
 NAMES = [demo_set.name for demo_set in DEMO_SETS]
 

@@ -8,9 +8,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from m2e.cache.console import Command, cache_option, device_option, say
-from m2e.cache.errors import DataError
-from m2e.cache.interrupts import interruptible
+from m2e.common.console import Command, cache_option, device_option, say
+from m2e.common.errors import DataError
+from m2e.common.interrupts import interruptible
 
 EPILOG = """\b
 Examples:
@@ -171,8 +171,8 @@ def main(
 
     from m2e.train import experiments
     from m2e.train.config import TrainConfig
-    from m2e.train.distributed import job_rank
-    from m2e.train.forms import show_report
+    from m2e.train.learning.distributed import job_rank
+    from m2e.train.report.forms import show_report
 
     place: dict[str, Any] = {
         "cache": cache,
@@ -249,8 +249,8 @@ def _mode(context: click.Context) -> str:
 
 
 def _import(path: Path, folder: Path) -> None:
-    from m2e.train.model_card import write_model_card
-    from m2e.train.released import import_checkpoint
+    from m2e.train.model.released import import_checkpoint
+    from m2e.train.report.model_card import write_model_card
 
     card = import_checkpoint(path, folder)
     write_model_card(folder, card)

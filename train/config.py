@@ -7,10 +7,10 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
-from m2e.cache.checks import is_number, is_one_of, is_whole, require
-from m2e.cache.errors import DataError
-from m2e.cache.json_files import parse_object
-from m2e.train.losses import KD_LOSSES, TAG_LOSSES, VA_LOSSES
+from m2e.common.checks import is_number, is_one_of, is_whole, require
+from m2e.common.errors import DataError
+from m2e.common.json_files import parse_object
+from m2e.train.learning.losses import KD_LOSSES, TAG_LOSSES, VA_LOSSES
 
 Task = Literal["tags", "valence_arousal"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -38,9 +38,9 @@ class TrainConfig:
         key: the mode as an embedding of `key_dim`, or as the number 0 or 1.
         dropout: in the chord transformer only.
         hidden, branch_hidden: widths of the trunk and of each branch.
-        tag_loss, va_loss, kd_loss: names in the registries of `m2e.train.losses`.
+        tag_loss, va_loss, kd_loss: names in the registries of `m2e.train.learning.losses`.
         kd_weight: weight of the distillation loss; the task loss has the rest.
-        span: how training draws the segments that it averages, see `m2e.train.spans`.
+        span: how training draws the segments that it averages, see `m2e.train.learning.spans`.
         exhausted: when a shorter data set's pass ends within an epoch, it stops until the next, or starts over.
         epochs: passes over the longest data set.
         patience: stop after so many epochs without a better validation loss of any task; 0: never.

@@ -12,23 +12,23 @@ from typing import Any
 
 import torch
 
-from m2e.cache.console import say
-from m2e.cache.errors import DataError
-from m2e.cache.files import write_atomically
+from m2e.common.console import say
+from m2e.common.errors import DataError
+from m2e.common.files import write_atomically
 from m2e.common.threads import one_thread
-from m2e.train.agreement import exchanged_labels
 from m2e.train.config import INPUTS, TrainConfig
-from m2e.train.data import EmotionData, load_data, open_caches
-from m2e.train.distributed import local_rank, process_group, rank
-from m2e.train.forms import write_report
-from m2e.train.leaks import find_leaks
-from m2e.train.loop import Trained
-from m2e.train.model_card import write_model_cards
-from m2e.train.paper import TABLES
-from m2e.train.report import Report, cautions, make_report
-from m2e.train.results import Curves
+from m2e.train.data.tensors import EmotionData, load_data, open_caches
+from m2e.train.learning.distributed import local_rank, process_group, rank
+from m2e.train.learning.loop import Trained
+from m2e.train.report.forms import write_report
+from m2e.train.report.model_card import write_model_cards
+from m2e.train.report.paper import TABLES
+from m2e.train.report.report import Report, cautions, make_report
+from m2e.train.report.results import Curves
 from m2e.train.run import train_all
-from m2e.train.scoring import score_checkpoint, score_run
+from m2e.train.scoring.agreement import exchanged_labels
+from m2e.train.scoring.leaks import find_leaks
+from m2e.train.scoring.test_splits import score_checkpoint, score_run
 from m2e.train.tables import open_available, train_table
 
 

@@ -19,18 +19,18 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from m2e.cache.console import progress_bar
-from m2e.cache.errors import DataError
-from m2e.cache.files import write_atomically
-from m2e.cache.json_files import read_object, typed
 from m2e.cache.schema import BY_DIGEST
-from m2e.train import distributed
-from m2e.train.checkpoint import ModelCard, load_model, save_model
+from m2e.common.console import progress_bar
+from m2e.common.errors import DataError
+from m2e.common.files import write_atomically
+from m2e.common.json_files import read_object, typed
 from m2e.train.config import TrainConfig
-from m2e.train.data import EmotionData
-from m2e.train.loop import History, Keeper, Trained, train_student, train_teacher
-from m2e.train.state import LARGEST_HISTORY, StateFile, read_history
-from m2e.train.thresholds import choose_thresholds
+from m2e.train.data.tensors import EmotionData
+from m2e.train.learning import distributed
+from m2e.train.learning.loop import History, Keeper, Trained, train_student, train_teacher
+from m2e.train.learning.state import LARGEST_HISTORY, StateFile, read_history
+from m2e.train.model.checkpoint import ModelCard, load_model, save_model
+from m2e.train.scoring.thresholds import choose_thresholds
 
 HISTORY_FILE = "history.json"
 OnEpoch = Callable[[History], object]

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m2e.cache import FeatureCache
-from m2e.cache.console import say
+from m2e.common.console import say
 from m2e.train.config import TrainConfig
-from m2e.train.data import EmotionData, MissingCacheError, open_caches
-from m2e.train.evaluate import Evaluation, Made, evaluate
-from m2e.train.paper import DATASETS, PaperRow, PaperTable
-from m2e.train.results import Curves
+from m2e.train.data.tensors import EmotionData, MissingCacheError, open_caches
+from m2e.train.report.paper import DATASETS, PaperRow, PaperTable
+from m2e.train.report.results import Curves
 from m2e.train.run import train_all
+from m2e.train.scoring.evaluate import Evaluation, Made, evaluate
 
 TEACHERS = "teachers"
 
@@ -48,7 +48,7 @@ def open_available(
     """The caches in `folder` of the data sets that a table needs, and a line on each one that is missing.
 
     Raises:
-        DataError: all are missing, or see `m2e.train.data.open_caches`.
+        DataError: all are missing, or see `m2e.train.data.tensors.open_caches`.
     """
     needed = [letter for letter in DATASETS if any(letter in row.sets(letter) for row in table.rows if row.results)]
     found: list[str] = []

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from m2e import manifests
 from m2e.manifests.dataset import Choices, DataSet
-from m2e.manifests.files import check_unique, read_rows
-from m2e.manifests.place import Place
+from m2e.manifests.read.root import Place
+from m2e.manifests.read.text import check_unique, read_rows
 from m2e.manifests.splits import HASH_SPLITS, hash_splits
-from m2e.manifests.track import Manifest, Track, ValenceArousal
+from m2e.manifests.types import Manifest, Track, ValenceArousal
 
 
 def parse(root: Path, choices: Choices) -> Manifest:

@@ -1,8 +1,8 @@
 """An encoder of another architecture than MERT: bands of the spectrum, in place of hidden states.
 
-In extract/encoders.py it is a line in `ARCHITECTURES`: the model_type of a folder's config.json -> a function that
-makes the network. Its "layers" are 0, the mean of each band over time, and 1, its standard deviation. Run from a folder
-with my-songs.csv, it makes the encoder's folder, a cache with it, and a model.
+In extract/encoders/registry.py it is a line in `ARCHITECTURES`: the model_type of a folder's config.json -> a function
+that makes the network. Its "layers" are 0, the mean of each band over time, and 1, its standard deviation. Run from a
+folder with my-songs.csv, it makes the encoder's folder, a cache with it, and a model.
 """
 
 import json
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from m2e import manifests
 from m2e.cache import ExtractionConfig, FeatureWriter
-from m2e.extract.encoders import ARCHITECTURES, find_encoder
+from m2e.extract.encoders.registry import ARCHITECTURES, find_encoder
 from m2e.extract.extractor import Extractor
-from m2e.extract.track import Models
-from m2e.manifests.labels import save_labels
+from m2e.extract.models import Models
+from m2e.manifests.store import save_labels
 from m2e.train.config import TrainConfig
-from m2e.train.data import load_data, open_caches
+from m2e.train.data.tensors import load_data, open_caches
 from m2e.train.run import train_all
 
 BANDS, WINDOW, HOP = 32, 2048, 1024

@@ -1,9 +1,9 @@
 """A feature of one's own beside MERT's: how loud each segment is.
 
 A feature that is a vector a segment needs no new place: it stands at the end of every stored layer, and the cache, the
-trainer and the predictor take the width that they find. The file wraps MERT's network, under a model_type of its own
-in `ARCHITECTURES` of extract/encoders.py. Run with the folder of a MERT (default: the tiny one) and a song (default:
-song.mp3), it prints what a cache would hold.
+trainer and the predictor take the width that they find. The file wraps MERT's network, under a model_type of its own in
+`ARCHITECTURES` of extract/encoders/registry.py. Run with the folder of a MERT (default: the tiny one) and a song
+(default: song.mp3), it prints what a cache would hold.
 """
 
 import json
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from m2e.cache import ExtractionConfig
-from m2e.extract import encoders
-from m2e.extract.encoders import ARCHITECTURES, find_encoder, load_mert
+from m2e.extract.encoders import registry as encoders
+from m2e.extract.encoders.registry import ARCHITECTURES, find_encoder, load_mert
 from m2e.extract.extractor import Extractor
-from m2e.extract.track import Models
+from m2e.extract.models import Models
 
 
 class WithLoudness(nn.Module):

@@ -1,7 +1,7 @@
 """A loss of one's own: the focal loss for tags (Lin et al. 2017, arXiv 1708.02002), which counts easy tags less.
 
-In train/losses.py it is a function and a line in `TAG_LOSSES`; the training config then takes its name. Run from a
-folder with features/mtg-jamendo, it trains a model with it.
+In train/learning/losses.py it is a function and a line in `TAG_LOSSES`; the training config then takes its name. Run
+from a folder with features/mtg-jamendo, it trains a model with it.
 """
 
 import sys
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from m2e.train.config import TrainConfig
-from m2e.train.data import load_data, open_caches
-from m2e.train.losses import TAG_LOSSES
+from m2e.train.data.tensors import load_data, open_caches
+from m2e.train.learning.losses import TAG_LOSSES
 from m2e.train.run import train_all
 
 GAMMA = 2.0

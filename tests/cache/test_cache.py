@@ -13,9 +13,9 @@ from support.caches import CONFIG, make_cache, make_labels, random_track
 
 from m2e.cache import DataError, FeatureCache, FeatureWriter
 from m2e.cache.catalogue import scan
-from m2e.cache.files import is_intact, write_atomically
 from m2e.cache.labels import read_labels
 from m2e.cache.layout import bytes_of, feature_image, feature_name, join, record_digest, to_record
+from m2e.common.files import is_intact, write_atomically
 
 
 @pytest.fixture

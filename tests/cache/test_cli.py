@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from support.caches import CONFIG, make_cache, make_labels, random_track
 from support.crash.hostile import HOSTILE
 
-from m2e.cache import FeatureCache, FeatureWriter, console
+from m2e.cache import FeatureCache, FeatureWriter
 from m2e.cache.cli import main
 from m2e.cache.failures import Failure, record_failure
 from m2e.cache.folders import training_command
 from m2e.cache.writer import features_folder
+from m2e.common import console
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_every_command_shows_an_example(command: str) -> None:
 
 def test_a_command_of_a_package_without_its_requirements_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("relabel", "m2e.nowhere:relabel", "m2e.cache.commands")
-    monkeypatch.setattr("m2e.cache.console.entry_points", lambda **which: EntryPoints([broken]).select(**which))
+    monkeypatch.setattr("m2e.common.console.entry_points", lambda **which: EntryPoints([broken]).select(**which))
     assert "m2e.nowhere is not installed here" in run("relabel", "x", "--any", code=1)[1]
     assert "relabel" in run("--help")[0]
     assert "No such command 'else'" in run("else", code=2)[1]

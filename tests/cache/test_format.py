@@ -13,10 +13,10 @@ import xxhash
 from support.caches import CONFIG, make_cache, make_labels, random_track
 
 from m2e.cache import DataError, ExtractionConfig, FeatureCache
-from m2e.cache.errors import NewerError
+from m2e.cache.care.pack import pack
 from m2e.cache.folders import features_folder
 from m2e.cache.hdf5 import hdf5_image
-from m2e.cache.pack import pack
+from m2e.common.errors import NewerError
 
 ROW = struct.Struct("<64s32sQIIdbb16sQQ")
 CHORD = struct.Struct("<ffbb")

@@ -13,18 +13,18 @@ from click.testing import CliRunner
 from support.caches import CONFIG, make_labels, random_track
 
 from m2e.cache import DataError, FeatureCache, FeatureWriter, TrackFeatures, write_labels
-from m2e.cache import files as writing
-from m2e.cache import merge as merging
+from m2e.cache.care import merge as merging
+from m2e.cache.care.merge import merge
+from m2e.cache.care.pack import pack
+from m2e.cache.care.repair import repair
 from m2e.cache.catalogue import scan
 from m2e.cache.cli import main
 from m2e.cache.failures import Failure, record_failure
-from m2e.cache.files import content_digest
+from m2e.cache.feature_file import open_features
 from m2e.cache.folders import SET_ASIDE, feature_files, features_folder
 from m2e.cache.layout import HIGHEST_GENERATION, feature_image, feature_name, join, to_record
-from m2e.cache.merge import merge
-from m2e.cache.pack import pack
-from m2e.cache.repair import repair
-from m2e.cache.stored import open_features
+from m2e.common import files as writing
+from m2e.common.files import content_digest
 
 LABELS = make_labels("deam", "D", 6)
 IDS = LABELS.track_ids

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from support.caches import CONFIG, make_cache, make_labels, random_track
 
 from m2e.cache import FeatureCache, FeatureWriter, write_labels
+from m2e.cache.care.merge import merge
+from m2e.cache.care.pack import pack
 from m2e.cache.cli import main
 from m2e.cache.folders import features_folder
-from m2e.cache.merge import merge
 from m2e.cache.notes import NOTE_KINDS, Note, read_notes, record_notes
-from m2e.cache.pack import pack
 
 LABELS = make_labels("deam", "D", 4)
 CUT, RATE = Note("cut", (4.8, 12.0)), Note("rate", (11_127.0,))

@@ -10,8 +10,8 @@ import torch
 from torch import backends
 
 from m2e.common.float32 import Float32Products, float32_products
-from m2e.extract.encoders import load_encoder
-from m2e.extract.tiny import tiny_encoder_folder
+from m2e.extract.encoders.registry import load_encoder
+from m2e.extract.encoders.tiny import tiny_encoder_folder
 
 
 def settings() -> list[Any]:

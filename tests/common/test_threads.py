@@ -82,7 +82,7 @@ def test_importing_the_packages_changes_nothing() -> None:
         "    return os.environ.copy(), handlers, sys.excepthook, list(warnings.filters), os.fstat(2)[:3]\n"
         "import torch, numpy\n"
         "before, threads = state(), torch.get_num_threads()\n"
-        "import m2e.cache, m2e.extract.extractor, m2e.predict, m2e.predict.predictor, m2e.train.loop\n"
+        "import m2e.cache, m2e.extract.extractor, m2e.predict, m2e.predict.predictor, m2e.train.learning.loop\n"
         "after = state()\n"
         "changed = {name: value for name, value in after[0].items() if before[0].get(name) != value}\n"
         "assert set(changed) <= {'HDF5_PLUGIN_PRELOAD'}, changed\n"

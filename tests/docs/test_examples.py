@@ -12,11 +12,11 @@ from support.documents import ROOT
 
 from m2e import manifests
 from m2e.cache import FeatureCache
-from m2e.extract.encoders import ARCHITECTURES, find_encoder
+from m2e.extract.encoders.registry import ARCHITECTURES, find_encoder
 from m2e.extract.extractor import Extractor
-from m2e.extract.track import Models
+from m2e.extract.models import Models
 from m2e.predict import Predictor
-from m2e.train.losses import TAG_LOSSES
+from m2e.train.learning.losses import TAG_LOSSES
 
 EXAMPLES = ROOT / "docs" / "examples"
 

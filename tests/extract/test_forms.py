@@ -7,7 +7,7 @@ import pytest
 from support.encoded import FORMS, Form, cut, delay, noise, overwrite
 
 from m2e.cache import DataError
-from m2e.extract.audio import load_audio
+from m2e.extract.audio.reader import load_audio
 
 SECONDS = 6.0
 # FFmpeg's decoder of WMA takes off what Microsoft's encoder puts before the sound, and FFmpeg's encoder does not.

@@ -13,9 +13,9 @@ TEN_HOURS = f"""{PEAK}
 import sys
 from pathlib import Path
 from m2e.cache import ExtractionConfig
-from m2e.extract.encoders import find_encoder
+from m2e.extract.encoders.registry import find_encoder
 from m2e.extract.extractor import Extractor
-from m2e.extract.track import Models
+from m2e.extract.models import Models
 
 source = find_encoder("tiny")
 config = ExtractionConfig(source.name, source.revision, chords=sys.argv[2], layers=(6,))

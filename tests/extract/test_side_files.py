@@ -10,7 +10,7 @@ from support.music import write_songs
 from support.odd import NO_FILES, NO_JSON, Make, put
 
 from m2e.extract.cli import main
-from m2e.extract.encoders import find_encoder
+from m2e.extract.encoders.registry import find_encoder
 
 ALL = {**NO_FILES, **NO_JSON}
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from support.official import WRITERS
 
-from m2e.cache.errors import DataError
 from m2e.cache.schema import check_id
-from m2e.manifests import DATASETS, SPLITS, ValenceArousal, load, table
+from m2e.common.errors import DataError
+from m2e.manifests import DATASETS, SPLITS, ValenceArousal, load
+from m2e.manifests.read import table
 from m2e.manifests.splits import read_splits
 
 every_set = pytest.mark.parametrize("name", DATASETS)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from support.official import write_jamendo
 
-from m2e.cache.errors import DataError
+from m2e.common.errors import DataError
 from m2e.manifests import DATASETS, load
 from m2e.manifests.cli import main
 from m2e.manifests.dataset import DataSet, RemoteFile

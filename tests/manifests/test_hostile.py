@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from support.official import WRITERS
 
-from m2e.cache.errors import DataError
+from m2e.common.errors import DataError
 from m2e.manifests import load
-from m2e.manifests.files import read_lines
-from m2e.manifests.labels import manifest_labels
+from m2e.manifests.read.text import read_lines
+from m2e.manifests.store import manifest_labels
 
 OFFICIAL = ("mtg-jamendo", "deam", "emomusic", "pmemo")
 HEADER = "track_id,path,tags\n"
@@ -68,8 +68,8 @@ def test_own_table(attack: str, tmp_path: Path) -> None:
 
 def test_files_are_checked_in_blocks_as_if_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a block ends, in a character or between CR and LF."""
-    monkeypatch.setattr("m2e.manifests.files._BLOCK", 3)
-    monkeypatch.setattr("m2e.manifests.files.MAX_LINES", 4)
+    monkeypatch.setattr("m2e.manifests.read.text._BLOCK", 3)
+    monkeypatch.setattr("m2e.manifests.read.text.MAX_LINES", 4)
     chance = random.Random(0)
     path = tmp_path / "x.csv"
     found: Counter[str] = Counter()

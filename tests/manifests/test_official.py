@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from support.official import TAGS, WRITERS, write_emomusic, write_jamendo, write_pmemo, write_pmemo_labels
 
-from m2e.cache.errors import DataError
+from m2e.common.errors import DataError
 from m2e.manifests import SPLITS, Choices, Manifest, Track, ValenceArousal, load
-from m2e.manifests.leaks import find_leaks
-from m2e.manifests.mediaeval import clip_group
+from m2e.manifests.check.leaks import find_leaks
+from m2e.manifests.datasets.mediaeval import clip_group
 from m2e.manifests.splits import artist_key
 
 

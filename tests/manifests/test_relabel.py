@@ -13,10 +13,11 @@ from support.official import WRITERS, write
 
 from m2e.cache import FeatureCache, FeatureWriter, read_labels
 from m2e.cache.cli import main
-from m2e.cache.errors import LockedError
 from m2e.cache.lock import pack_lock
-from m2e.manifests import load, table
-from m2e.manifests.labels import save_labels
+from m2e.common.errors import LockedError
+from m2e.manifests import load
+from m2e.manifests.read import table
+from m2e.manifests.store import save_labels
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_a_write_that_fails_leaves_the_old_labels(folder: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("m2e.cache.files._write", full)
+        patch.setattr("m2e.common.files._write", full)
         result = relabel(folder, "--deam-labels", "repaired")
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr

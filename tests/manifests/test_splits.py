@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from m2e.cache.errors import DataError
+from m2e.common.errors import DataError
 from m2e.manifests import Manifest, Track
 from m2e.manifests.splits import apply_splits, artist_key, hash_split, hash_splits, read_splits
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from support.workspace import STUDENT
 
-from m2e.extract import extractor, limits
+from m2e.extract import extractor
+from m2e.extract.workers import limits
 from m2e.predict.batch import attempt, predict_songs
 from m2e.predict.result import SongPrediction
 from m2e.predict.setup import Setup, prepare

@@ -16,9 +16,9 @@ from m2e.extract.extractor import Extractor
 from m2e.predict import Predictor
 from m2e.predict.result import Emotion, Moment, TagScore
 from m2e.predict.setup import prepare
-from m2e.train.checkpoint import load_model
-from m2e.train.data import load_data, open_caches
-from m2e.train.evaluate import predict
+from m2e.train.data.tensors import load_data, open_caches
+from m2e.train.model.checkpoint import load_model
+from m2e.train.scoring.evaluate import predict
 
 
 @pytest.fixture(scope="module")

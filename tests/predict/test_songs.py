@@ -8,7 +8,7 @@ import pytest
 from support.encoded import FORMS
 
 from m2e.cache import DataError
-from m2e.extract.formats import SUFFIXES
+from m2e.extract.audio.formats import SUFFIXES
 from m2e.predict.songs import find_songs
 
 

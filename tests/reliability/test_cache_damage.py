@@ -10,12 +10,12 @@ import pytest
 from support.caches import CONFIG, make_cache, make_labels
 
 from m2e.cache import DataError, FeatureCache, FeatureTable
-from m2e.cache import pack as packing
-from m2e.cache.files import is_intact
+from m2e.cache.care import pack as packing
+from m2e.cache.care.pack import pack
+from m2e.cache.care.verify import verify
 from m2e.cache.folders import LABELS_FILE, feature_files, features_folder
 from m2e.cache.labels import read_labels
-from m2e.cache.pack import pack
-from m2e.cache.verify import verify
+from m2e.common.files import is_intact
 
 Rounds = Callable[[int, int], int]
 

@@ -14,9 +14,9 @@ from support.caches import CONFIG, random_track
 from support.crash import TESTS
 
 from m2e.cache import FeatureWriter
-from m2e.cache.files import write_atomically
+from m2e.cache.care.pack import pack
 from m2e.cache.folders import features_folder
-from m2e.cache.pack import pack
+from m2e.common.files import write_atomically
 
 EXPECTED = ["reserve file", "write file", "sync file", "rename", "sync folder"]
 

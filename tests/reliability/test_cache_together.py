@@ -10,7 +10,7 @@ from support import crash
 from support.caches import CONFIG, make_cache, make_labels, random_track
 
 from m2e.cache import FeatureCache, FeatureWriter
-from m2e.cache import pack as packing
+from m2e.cache.care import pack as packing
 from m2e.cache.folders import feature_files, features_folder
 
 Rounds = Callable[[int, int], int]
@@ -47,7 +47,7 @@ def test_means_over_spans_are_those_of_float64(tmp_path: Path) -> None:
     """Within 1e-5 of the standard deviation, from float16 on disk to the trainer's running sums."""
     import torch
 
-    from m2e.train.spans import prefix_sums, span_means
+    from m2e.train.learning.spans import prefix_sums, span_means
 
     labels = make_labels("deam", "D", 5)
     make_cache(tmp_path / "deam", labels, dim=64)

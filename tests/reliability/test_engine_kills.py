@@ -27,11 +27,11 @@ from support.runs import (
     wait_until,
 )
 
+from m2e.cache.care.pack import pack
 from m2e.cache.folders import features_folder
-from m2e.cache.pack import pack
-from m2e.extract.engine import LARGEST_BATCH, Lost, run_tasks
-from m2e.extract.part import Part
-from m2e.extract.workers import LocalWorkers
+from m2e.extract.job.shard import Part
+from m2e.extract.workers.local import LocalWorkers
+from m2e.extract.workers.schedule import LARGEST_BATCH, Lost, run_tasks
 
 Rounds = Callable[[int, int], int]
 pytestmark = [

@@ -9,9 +9,9 @@ from pathlib import Path
 from support.caches import random_track
 
 from m2e.cache import ExtractionConfig, FeatureWriter
+from m2e.cache.care.pack import pack
 from m2e.cache.folders import features_folder
-from m2e.cache.pack import pack
-from m2e.extract.encoders import find_encoder
+from m2e.extract.encoders.registry import find_encoder
 
 CODE = """
 import json, resource, sys

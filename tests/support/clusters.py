@@ -18,11 +18,11 @@ from distributed import Client
 from support.caches import CONFIG
 from support.runs import RandomFeatures, names, stored, wait_until
 
-from m2e.cache.errors import DataError
+from m2e.cache.care.pack import pack
 from m2e.cache.folders import features_folder
-from m2e.cache.pack import pack
-from m2e.extract.dask_workers import dask_workers
-from m2e.extract.engine import Lost, run_tasks
+from m2e.common.errors import DataError
+from m2e.extract.workers.dask import dask_workers
+from m2e.extract.workers.schedule import Lost, run_tasks
 
 TESTS = Path(__file__).parents[1]
 _OPTIONS = ("--nthreads", "1", "--no-dashboard", "--memory-limit", "0")

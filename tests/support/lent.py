@@ -16,7 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from m2e.extract.workers import LocalWorkers
+from m2e.extract.workers.local import LocalWorkers
 
 _MOST = 2
 # What idle workers were started in, and they.

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from support.caches import CONFIG, random_track
 
+from m2e.cache.care.pack import pack
 from m2e.cache.catalogue import scan
 from m2e.cache.folders import features_folder
-from m2e.cache.pack import pack
 from m2e.cache.writer import FeatureWriter
-from m2e.extract.engine import Lost, run_tasks
-from m2e.extract.part import Part
-from m2e.extract.workers import LocalWorkers
+from m2e.extract.job.shard import Part
+from m2e.extract.workers.local import LocalWorkers
+from m2e.extract.workers.schedule import Lost, run_tasks
 
 TESTS = Path(__file__).parents[1]
 EXTRACT = "from m2e.extract.cli import main; main()"

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from m2e.predict.server import UPLOAD_TYPE
+from m2e.predict.serve.server import UPLOAD_TYPE
 
 # How long a client may stall: less than in service, since tests wait for it.
 PATIENCE_SECONDS = 3.0
 CODE = f"""
-import m2e.predict.uploads as uploads
+import m2e.predict.serve.uploads as uploads
 uploads.PATIENCE_SECONDS = {PATIENCE_SECONDS}
 from m2e.predict.cli import main; main()
 """

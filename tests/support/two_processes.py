@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 
 from m2e.train.config import TrainConfig
-from m2e.train.data import load_data, open_caches
-from m2e.train.distributed import process_group, rank
-from m2e.train.evaluate import predict
-from m2e.train.loop import output_sizes, train_student, train_teacher
-from m2e.train.model import EmotionModel
+from m2e.train.data.tensors import load_data, open_caches
+from m2e.train.learning.distributed import process_group, rank
+from m2e.train.learning.loop import output_sizes, train_student, train_teacher
+from m2e.train.model.network import EmotionModel
+from m2e.train.scoring.evaluate import predict
 
 # Without dropout, which every process draws for itself, all that processes change is the order of sums.
 CONFIG = TrainConfig.preset(

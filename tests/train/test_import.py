@@ -16,14 +16,14 @@ from click.testing import CliRunner
 from support.caches import CONFIG, make_cache, make_labels
 
 from m2e.cache import DataError
-from m2e.extract.btc_weights import OFFICIAL_REVISION
-from m2e.extract.encoders import ENCODERS
-from m2e.train.checkpoint import load_model
+from m2e.extract.chords.btc_weights import OFFICIAL_REVISION
+from m2e.extract.encoders.registry import ENCODERS
 from m2e.train.cli import main
 from m2e.train.config import TrainConfig
-from m2e.train.model import EmotionModel, Inputs
-from m2e.train.released import EXTRACTION, TAGS, import_checkpoint, read_released
-from m2e.train.scoring import score_checkpoint
+from m2e.train.model.checkpoint import load_model
+from m2e.train.model.network import EmotionModel, Inputs
+from m2e.train.model.released import EXTRACTION, TAGS, import_checkpoint, read_released
+from m2e.train.scoring.test_splits import score_checkpoint
 
 STUDENT: dict[Any, int] = {"tags": 56, "valence_arousal": 2}
 

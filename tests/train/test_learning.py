@@ -14,12 +14,12 @@ from support.caches import make_cache, make_labels
 
 from m2e.cache import Labels
 from m2e.manifests import load
-from m2e.manifests.labels import manifest_labels
+from m2e.manifests.store import manifest_labels
 from m2e.train.config import TrainConfig
-from m2e.train.data import EmotionData, load_data, open_caches
-from m2e.train.evaluate import measure
-from m2e.train.loop import train_teacher
-from m2e.train.metrics import Metrics, TagMetrics, ValenceArousalMetrics, tag_metrics, valence_arousal_metrics
+from m2e.train.data.tensors import EmotionData, load_data, open_caches
+from m2e.train.learning.loop import train_teacher
+from m2e.train.scoring.evaluate import measure
+from m2e.train.scoring.metrics import Metrics, TagMetrics, ValenceArousalMetrics, tag_metrics, valence_arousal_metrics
 
 torch.set_num_threads(1)
 

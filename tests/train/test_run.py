@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from support.caches import CONFIG, make_cache, make_labels
 
 from m2e.cache import Labels, write_labels
-from m2e.train.checkpoint import load_model
 from m2e.train.cli import main
+from m2e.train.model.checkpoint import load_model
 
 TAGS = ("calm", "happy", "sad")
 FILES = {"config.json", "report.json", "report.csv", "report.md", "report.html"}

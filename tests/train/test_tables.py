@@ -13,7 +13,7 @@ from support.caches import make_cache, make_labels
 
 from m2e.train import run as run_module
 from m2e.train.cli import main
-from m2e.train.paper import TABLES
+from m2e.train.report.paper import TABLES
 from m2e.train.tables import jobs
 
 TAGS = ("calm", "happy", "sad")

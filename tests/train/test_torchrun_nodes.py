@@ -15,7 +15,7 @@ from support import two_processes
 from support.caches import make_cache, make_labels
 
 # The state of training is kept after every epoch, not every few minutes.
-M2E_TRAIN = "import m2e.train.state as s; s.SECONDS = 0.0\nfrom m2e.train.cli import main; main()"
+M2E_TRAIN = "import m2e.train.learning.state as s; s.SECONDS = 0.0\nfrom m2e.train.cli import main; main()"
 Node = subprocess.Popen[str]
 
 

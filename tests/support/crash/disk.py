@@ -14,10 +14,10 @@ from support.caches import CONFIG, random_track
 from support.crash.forks import track_id
 
 from m2e.cache import DataError, FeatureWriter
-from m2e.cache import pack as packing
+from m2e.cache.care import pack as packing
+from m2e.cache.care.verify import verify
 from m2e.cache.catalogue import scan
 from m2e.cache.folders import features_folder
-from m2e.cache.verify import verify
 
 ROOM = 1 << 20
 

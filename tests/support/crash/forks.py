@@ -15,7 +15,7 @@ from pathlib import Path
 from support.caches import CONFIG, random_track
 
 from m2e.cache import DataError, FeatureWriter
-from m2e.cache import pack as packing
+from m2e.cache.care import pack as packing
 from m2e.cache.folders import features_folder
 
 _NOTE = struct.Struct("<cI")

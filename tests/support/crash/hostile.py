@@ -15,8 +15,8 @@ import numpy as np
 from support.caches import CONFIG, random_track
 
 from m2e.cache import DataError
+from m2e.cache.feature_file import read_file
 from m2e.cache.layout import Records, feature_image, join, to_record
-from m2e.cache.stored import read_file
 
 GOOD = join(to_record(random_track(f"t{i}", i, segments=40)) for i in range(4))
 Make = Callable[[Path], None]

@@ -14,10 +14,10 @@ from support.caches import CONFIG, make_labels, random_track
 from support.crash.forks import COMMITTED, PACKED, STARTED, fork, pack_endlessly, track_id, write
 
 from m2e.cache import FeatureCache, write_labels
+from m2e.cache.care.verify import verify
 from m2e.cache.catalogue import scan
 from m2e.cache.folders import feature_files, features_folder
 from m2e.cache.layout import to_record
-from m2e.cache.verify import verify
 
 BATCH = 16
 

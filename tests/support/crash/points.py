@@ -27,11 +27,11 @@ from support.caches import CONFIG, random_track
 from support.crash.forks import track_id, write
 
 from m2e.cache import FeatureWriter, TrackFeatures
-from m2e.cache import pack as packing
+from m2e.cache.care import pack as packing
+from m2e.cache.care.verify import verify
 from m2e.cache.catalogue import scan
 from m2e.cache.folders import features_folder
 from m2e.cache.layout import to_record
-from m2e.cache.verify import verify
 
 OLD, NEW = range(40), range(40, 44)
 REPLACED = (3, 30)

@@ -19,9 +19,9 @@ from pathlib import Path
 from support.caches import CONFIG
 from support.crash.forks import COMMITTED, PACKED, fork, pack_endlessly, write
 
+from m2e.cache.care.verify import verify
 from m2e.cache.catalogue import scan
 from m2e.cache.folders import feature_files, features_folder
-from m2e.cache.verify import verify
 
 _SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN (fs/ext4/ext4.h)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from support.caches import CONFIG
 from support.crash.forks import fork, write
 
-from m2e.cache import pack as packing
+from m2e.cache.care import pack as packing
 from m2e.cache.folders import feature_files, features_folder
 
 TRACKS = 150

@@ -1,0 +1,1 @@
+"""What keeps a cache well: packing, merging, checking, repairing, and taking data out."""

@@ -1,0 +1,1 @@
+"""Audio files to waves: decoded to their last sample, resampled, cut into segments."""

@@ -1,0 +1,1 @@
+"""m2e-manifest verify-audio: all audio of a data set decoded, and nothing else."""

@@ -1,0 +1,1 @@
+"""Chords and key: recognisers, what they hear, and files of chords."""

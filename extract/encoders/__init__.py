@@ -1,0 +1,1 @@
+"""Encoders: MERT and its kind, from a folder or the hub to hidden states."""

@@ -1,0 +1,1 @@
+"""Processes that extract, here or elsewhere, and what happens when one dies."""

@@ -1,0 +1,1 @@
+"""Files of data sets, read with care: text, tables, and where audio lies."""

@@ -1,0 +1,211 @@
+"""A manifest's labels into the cache of its data set; features are not touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from dataclasses import replace as replace_fields
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from m2e.cache.folders import LABELS_FILE
+from m2e.cache.labels import read_labels, write_labels
+from m2e.cache.lock import pack_lock
+from m2e.cache.schema import FOREIGN, UNKNOWN, Labels, Source
+from m2e.common.console import say
+from m2e.common.errors import DataError, printable
+from m2e.manifests.types import Manifest
+
+# A row of labels.h5 is as wide as its longest, and all rows are read at once.
+_LONGEST = 500
+_MOST_TAGS = 1000
+
+
+def manifest_labels(manifest: Manifest) -> Labels:
+    """The manifest as arrays, for labels.h5.
+
+    Raises:
+        DataError: an id, a text or the number of tags cannot be stored.
+    """
+    tracks = manifest.tracks
+    if len(manifest.tag_names) > _MOST_TAGS:
+        raise DataError(f"{manifest.name}: has {len(manifest.tag_names):,} tags, over {_MOST_TAGS:,}")
+    for track in tracks:
+        if len(track.clip_group) + len(track.artist) > _LONGEST:
+            raise DataError(
+                f"{manifest.name}: track {track.track_id!r}: clip_group and artist have over {_LONGEST} characters"
+            )
+    tags = np.zeros((len(tracks), len(manifest.tag_names)), np.uint8)
+    column = {name: i for i, name in enumerate(manifest.tag_names)}
+    valence_arousal = np.full((len(tracks), 2), np.nan, np.float32)
+    for row, track in enumerate(tracks):
+        for tag in track.tags or ():
+            tags[row, column[tag]] = 1
+        if track.valence_arousal:
+            valence_arousal[row] = track.valence_arousal.valence, track.valence_arousal.arousal
+    try:
+        return Labels(
+            dataset=manifest.name,
+            letter=manifest.letter,
+            track_ids=tuple(track.track_id for track in tracks),
+            splits=tuple(track.split or "" for track in tracks),
+            tag_names=manifest.tag_names,
+            tags=tags,
+            valence_arousal=valence_arousal,
+            clip_group=tuple(track.clip_group for track in tracks),
+            artist=tuple(track.artist for track in tracks),
+            provenance=manifest.provenance,
+            source=source_of(manifest),
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+def source_of(manifest: Manifest) -> Source:
+    """Which manifest it is, for the labels that are made of it; all features are taken for its tracks'."""
+    if manifest.root is None:
+        return Source("", np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+    root = str(manifest.root.resolve())
+    prefix = f"{manifest.root}{os.sep}"
+    paths = [str(track.audio_path).removeprefix(prefix) for track in manifest.tracks]
+    place = os.fsencode(root).decode(errors="backslashreplace")
+    return Source(printable(place), _digests(paths), _digests(os.path.join(root, path) for path in paths))  # noqa: PTH118
+
+
+def _digests(paths: Iterable[str]) -> NDArray[np.uint64]:
+    digests = np.fromiter((xxhash.xxh3_64_intdigest(os.fsencode(path)) for path in paths), np.uint64)
+    return np.maximum(digests, np.uint64(UNKNOWN + 1))
+
+
+def check_same(manifest: Manifest, folder: Path) -> None:
+    """Raise DataError where a cache folder is another manifest's of the same name, or its labels cannot be read."""
+    if (folder / LABELS_FILE).exists():
+        _check_same(manifest_labels(manifest), read_labels(folder), folder)
+
+
+def _check_same(new: Labels, old: Labels, folder: Path) -> None:
+    if old.is_same(new):
+        return
+    of = f" of {old.source.root}" if old.source and old.source.root else ""
+    ids = len(set(old.track_ids).intersection(new.track_ids))
+    raise DataError(
+        f"{folder} is the cache of another data set called {old.dataset}: it has {len(old.track_ids)} tracks{of}, and "
+        f"{ids} of their ids are among your {len(new.track_ids)}, with other paths perhaps. Give yours another name "
+        "(--name NAME), or, if it is to take the other's place, say so (--replace)"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """How far the features that a cache keeps are a manifest's, track by track; all arrays [shape=(N,)].
+
+    Attributes:
+        heard: see `Source`, as far as the cache knows.
+        here: what it is of the manifest's own audio.
+    """
+
+    heard: NDArray[np.uint64]
+    here: NDArray[np.uint64]
+
+    @property
+    def unsure(self) -> NDArray[np.bool_]:
+        """Whose audio has to be compared by its digest."""
+        return self.heard != self.here
+
+    @property
+    def foreign(self) -> NDArray[np.bool_]:
+        """Whose features are another table's, unless their audio is the same."""
+        return self.heard == FOREIGN
+
+    @classmethod
+    def of(cls, labels: Labels, old: Labels | None, replace: bool = False) -> Standing:
+        """Of a manifest's fresh labels, where a cache has `old` ones.
+
+        Args:
+            replace: where those are none of this manifest's, or there are none, the features are another's.
+        """
+        same = old.is_same(labels) if old else not replace
+        if labels.source is None or not labels.source.root:  # a registered data set, which its name tells from others
+            here = np.full(len(labels.track_ids), UNKNOWN + 1, np.uint64)
+            return cls(here if same else np.full(len(here), FOREIGN, np.uint64), here)
+        here = labels.source.heard
+        heard = np.full(len(here), UNKNOWN if same else FOREIGN, np.uint64)
+        if same and old and old.source:
+            row = {track_id: i for i, track_id in enumerate(old.track_ids)}
+            places = np.array([row.get(track_id, -1) for track_id in labels.track_ids], np.int64)
+            heard = np.where(places >= 0, old.source.heard[places], heard)
+        return cls(heard, here)
+
+
+def standing(manifest: Manifest, folder: Path, replace: bool = False) -> Standing:
+    """How far the features in a data set's cache folder are this manifest's; `replace` as in `Standing.of`."""
+    old = read_labels(folder) if (folder / LABELS_FILE).exists() else None
+    return Standing.of(manifest_labels(manifest), old, replace)
+
+
+def save_labels(
+    manifest: Manifest,
+    folder: Path,
+    confirmed: NDArray[np.bool_] | None = None,
+    *,
+    replace: bool = False,
+    wait: float = 0.0,
+) -> None:
+    """Write the manifest to the cache folder of its data set; say so where other labels or splits stood there.
+
+    Args:
+        manifest: the data set.
+        folder: of its cache.
+        confirmed: whose features, where there are any, are known to be of the manifest's audio [shape=(N,)]; none of
+            those that are not known already.
+        replace: also where that is the cache of another manifest of the same name.
+        wait: seconds for another process to let the cache's lock go.
+
+    Raises:
+        LockedError: it does not.
+        DataError: an id cannot be stored, the folder cannot be written, or is another manifest's.
+    """
+    labels = manifest_labels(manifest)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make {folder}: {error.strerror}") from error
+    before = _before(labels, folder, replace)
+    if before and before.is_equal(with_standing(labels, before, confirmed, replace)):
+        return
+    with pack_lock(folder, wait=wait):
+        before = _before(labels, folder, replace)
+        labels = with_standing(labels, before, confirmed, replace)
+        if before and not replace and (gone := set(before.track_ids).difference(labels.track_ids)):
+            say(
+                f"{folder}: {len(gone)} of the {len(before.track_ids)} tracks that {LABELS_FILE} listed are not in the "
+                f"table any more (first: {min(gone)}): they go from it, and their features stay",
+                "note",
+            )
+        if before and before.provenance != labels.provenance:
+            say(f"{folder}: labels were: {before.provenance}. They are now: {labels.provenance}", "note")
+        if not before or not before.is_equal(labels):
+            write_labels(folder, labels)
+
+
+def _before(labels: Labels, folder: Path, replace: bool) -> Labels | None:
+    """The labels that a cache has, which are of the same manifest unless it is to `replace` another."""
+    before = read_labels(folder) if (folder / LABELS_FILE).exists() else None
+    if before and not replace:
+        _check_same(labels, before, folder)
+    return before
+
+
+def with_standing(
+    labels: Labels, before: Labels | None, confirmed: NDArray[np.bool_] | None = None, replace: bool = False
+) -> Labels:
+    """Fresh labels with what was known of the features that are kept, and what is `confirmed`, see `save_labels`."""
+    if not labels.source or not labels.source.root:
+        return labels
+    known = Standing.of(labels, before, replace)
+    heard = known.heard if confirmed is None else np.where(confirmed, known.here, known.heard)
+    return replace_fields(labels, source=replace_fields(labels.source, heard=heard))

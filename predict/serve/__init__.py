@@ -1,0 +1,1 @@
+"""The page in the browser, and the process behind it that hears what strangers send."""

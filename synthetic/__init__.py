@@ -1,0 +1,1 @@
+"""Synthetic music and four small data sets of it: the demo, which needs no download."""

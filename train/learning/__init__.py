@@ -1,0 +1,1 @@
+"""Learning: losses, spans, teachers, the loop, and training in several processes."""

@@ -1,0 +1,1 @@
+"""What a run found, and its forms: terminal, page, Markdown, CSV, JSON."""
