@@ -31,7 +31,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from m2e.cache import ChordSequence, ExtractionConfig, FeatureWriter, TrackFeatures
-from m2e.cache.schema import PRECISIONS, Precision
+from m2e.cache.settings import PRECISIONS, Precision
 from m2e.extract.extractor import Extractor
 from m2e.extract.models import Models
 
@@ -117,7 +117,7 @@ def extract_ours(songs: list[Song], models: Models, folder: Path, timed: Stages)
     from m2e.extract.audio.reader import load_audio, split_segments
     from m2e.extract.chords.key import estimate_key
 
-    extractor = Extractor(models)
+    extractor = Extractor.of(models)
     encoder, recogniser = extractor.encoder, extractor.recogniser
     timed.begin()
     with FeatureWriter(folder, models.config) as writer:
@@ -209,7 +209,7 @@ def speed(tracks: int, repeats: int, eager: bool, precision: Precision) -> None:
         chord_model = load_checkpoint(models.chord_checkpoint or folder)
         segment = torch.from_numpy(np.random.default_rng(0).standard_normal(SEGMENT, np.float32))
         theirs = plain.embed(model, segment)[LAYERS[0] - 1 : LAYERS[-1]]
-        ours = Extractor(models).encoder.embed([segment.numpy()])[0]
+        ours = Extractor.of(models).encoder.embed([segment.numpy()])[0]
         peaks, our_stages, plain_stages = [peak_gflops()], Stages(), Stages()
         # Once to warm up: imports, compiled functions, memory.
         extract_plainly(songs[:1], model, chord_model, Stages())
@@ -273,7 +273,7 @@ def worker(folder: Path, chords: str, tracks: int, file: str) -> None:
     models = make_checkpoints(folder, "float32")
     if chords != "btc":
         models = replace(models, config=replace(models.config, chords=chords), chord_checkpoint=None)
-    extractor = Extractor(models)
+    extractor = Extractor.of(models)
     for i in range(tracks):
         features = extractor(folder / file, str(i))
         if i + 1 in (1, 5, 10, 20, 50, tracks):
@@ -293,7 +293,7 @@ def resampler(tracks: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         songs = synthesise(Path(name), tracks)
         models = make_checkpoints(Path(name), "float32")
-        encoder = Extractor(models).encoder
+        encoder = Extractor.of(models).encoder
         pooled = {
             method: np.concatenate(
                 [

@@ -27,7 +27,7 @@ import torch
 from joblib import Parallel, cpu_count, delayed
 
 from extract import LAYERS, MERT_95M, SEGMENT, Song, make_checkpoints, segment_gflop, synthesise
-from m2e.cache.schema import Precision
+from m2e.cache.settings import Precision
 from m2e.extract.encoders.registry import load_encoder
 from m2e.extract.extractor import extractor_of
 from m2e.extract.job.plan import Task

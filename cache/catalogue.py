@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from m2e.cache.feature_file import FeatureFile, open_features, read_tracks
 from m2e.cache.folders import feature_names
 from m2e.cache.layout import CHORD, INDEX, Records
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.settings import ExtractionConfig
 from m2e.common.errors import DamagedError, DataError, UnreadableError
 
 _THREADS = 4

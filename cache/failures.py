@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from m2e.cache.json_lines import append_object, read_objects
-from m2e.cache.schema import check_id
+from m2e.cache.types import check_id
 from m2e.common.checks import is_whole, unlike
 
 _NAME = "failures"

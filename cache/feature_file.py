@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from m2e.cache.harmony import MODES
 from m2e.cache.hdf5 import inspect
 from m2e.cache.layout import CHORD, HIGHEST_GENERATION, INDEX, NO_KEY, SCHEMAS, Records, bytes_of, record_digest
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.settings import ExtractionConfig
 from m2e.common.errors import DamagedError, DataError
 from m2e.common.regular import open_regular
 

@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from m2e.cache.schema import FEATURE_VERSION, ExtractionConfig, fingerprints
+from m2e.cache.settings import FEATURE_VERSION, ExtractionConfig, fingerprints
 from m2e.common.errors import DamagedError, DataError, NewerError, UnreadableError
 from m2e.common.files import write_atomically
 from m2e.common.json_files import MOST_BYTES, parse_object

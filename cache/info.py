@@ -12,7 +12,7 @@ from m2e.cache.folders import features_folders, read_config
 from m2e.cache.labels import read_labels
 from m2e.cache.provenance import read_provenance
 from m2e.cache.reader import FeatureCache
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.settings import ExtractionConfig
 from m2e.common.files import unsure_temporaries
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from m2e.cache.folders import LABELS_FILE
 from m2e.cache.hdf5 import Schema, Schemas, hdf5_image, inspect
-from m2e.cache.schema import SPLITS, Labels, Source
+from m2e.cache.types import SPLITS, Labels, Source
 from m2e.common.errors import DamagedError, DataError
 from m2e.common.files import write_atomically
 

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from m2e.cache.harmony import MODES, unsound_chords
 from m2e.cache.hdf5 import Schemas, hdf5_image
-from m2e.cache.schema import MAX_ID_BYTES, ExtractionConfig, TrackFeatures
+from m2e.cache.settings import ExtractionConfig
+from m2e.cache.types import MAX_ID_BYTES, TrackFeatures
 from m2e.common.files import content_digest
 
 Kind = Literal["shard", "pack"]

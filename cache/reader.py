@@ -21,7 +21,8 @@ from m2e.cache.labels import read_labels
 from m2e.cache.layout import unsound
 from m2e.cache.mapped import MappedEmbeddings
 from m2e.cache.notes import Note, read_notes
-from m2e.cache.schema import ExtractionConfig, Labels
+from m2e.cache.settings import ExtractionConfig
+from m2e.cache.types import Labels
 from m2e.common.errors import DataError
 
 if TYPE_CHECKING:

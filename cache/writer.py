@@ -13,7 +13,8 @@ from m2e.cache.folders import features_folder as features_folder
 from m2e.cache.layout import HIGHEST_GENERATION, Records, feature_image, feature_name, join, to_record
 from m2e.cache.notes import record_notes
 from m2e.cache.provenance import write_provenance
-from m2e.cache.schema import ExtractionConfig, TrackFeatures
+from m2e.cache.settings import ExtractionConfig
+from m2e.cache.types import TrackFeatures
 from m2e.common.errors import DataError
 from m2e.common.files import remove_stale_temporaries, write_atomically
 

@@ -61,7 +61,7 @@ class Command(click.Command):
             sys.stdout.flush()
             return result
         except DataError as error:
-            raise click.ClickException(str(error)) from error
+            raise _told(error) from error
         except ModuleNotFoundError as error:
             if (error.name or "m2e").startswith("m2e"):
                 raise
@@ -82,6 +82,12 @@ class Command(click.Command):
         except KeyboardInterrupt:
             say("interrupted.")
             raise SystemExit(130) from None
+
+
+def _told(error: DataError) -> click.ClickException:
+    told = click.ClickException(str(error))
+    told.__dict__["exit_code"] = error.exit_code  # of the class for all others
+    return told
 
 
 def _discard_output() -> None:

@@ -21,11 +21,20 @@ def _is_harmless(char: str) -> bool:
 class DataError(Exception):
     """Input that cannot be used: a file, a folder, a checkpoint or a cache.
 
-    The message is one printable line for people: what, where, and what to do. The commands print it and exit with 1.
+    The message is one printable line for people: what, where, and what to do. The commands print it and exit with
+    `exit_code`.
     """
+
+    exit_code = 1
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class RequestError(DataError):
+    """What was asked for is not to be had here, whatever the data: another option is needed."""
+
+    exit_code = 2
 
 
 class UnreadableError(DataError):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from functools import partial
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2e.cache.schema import HIGHEST_LAYER, PRECISIONS, RESAMPLERS, TAILS
+from m2e.cache.settings import HIGHEST_LAYER, PRECISIONS, RESAMPLERS, TAILS
 from m2e.common.console import PROCESSES, Command, cache_option, device_option, say
-from m2e.common.system import check_processes
+from m2e.common.interrupts import interruptible
 from m2e.manifests.dataset import Choices
 from m2e.manifests.options import check_choices, choices_options
 
 if TYPE_CHECKING:
-    from m2e.extract.job.job import Session
-    from m2e.extract.job.shard import Part
+    from m2e.extract.job.part import Part
+    from m2e.extract.job.session import Session
 
 EPILOG = """\b
 Examples:
@@ -49,7 +51,7 @@ _SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 
 def _parse_part(context: click.Context, option: click.Parameter, text: str | None) -> Part:
     """What --shard says. A process that is one of several has to say it: all would do the same, or each a part."""
-    from m2e.extract.job.shard import Part
+    from m2e.extract.job.part import Part
 
     if text not in (None, "auto"):
         try:
@@ -274,19 +276,10 @@ def main(
 
     A broken file is recorded and skipped. Audio that changed since it was extracted is extracted again.
     """
-    from m2e import manifests
-    from m2e.cache import ExtractionConfig
-    from m2e.extract.chords.registry import recogniser_revision
-    from m2e.extract.encoders.registry import find_encoder, settle
-    from m2e.extract.job.job import Session
+    from m2e.extract.job.job import Job
     from m2e.extract.job.plan import Selection
-    from m2e.extract.job.run import run_sessions
-    from m2e.extract.workers.choose import on_cluster, on_this_machine
+    from m2e.extract.job.report import ignore
 
-    if len(datasets) > 1 and (root or splits):
-        raise click.UsageError(
-            "--root and --splits are of one data set; for the folder that holds several set M2E_DATA"
-        )
     if scheduler and scheduler.startswith("local:") and worker_resources:
         raise click.UsageError(
             "the workers of local:N have no resources: start workers with `dask worker ADDRESS --resources GPU=1`"
@@ -295,69 +288,63 @@ def main(
         raise click.UsageError("--jobs counts processes of this machine; with --scheduler the cluster has its workers")
     if worker_resources and not scheduler:
         raise click.UsageError("--worker-resources says which Dask workers to take: it goes with --scheduler")
+    if dry_run and scheduler:
+        raise click.UsageError("--dry-run measures this machine; the workers of --scheduler are elsewhere")
     check_choices(choices, datasets)
-    if name and (len(datasets) > 1 or not manifests.is_table(datasets[0])):
-        raise click.UsageError("--name is for one table of your own: other data sets have their names")
-    if not scheduler:
-        check_processes()
-    selection = Selection(
-        limit=limit,
-        part=part,
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-        check_audio=check_audio,
-        accept_changes=accept_changes,
-        accept_cut=accept_cut,
-    )
-    loaded = [manifests.load(dataset, root, splits, choices, name or "") for dataset in datasets]
-    source = settle(find_encoder(encoder, revision))
-    if source.name == "tiny":
+    if encoder == "tiny":
         say("the tiny encoder is untrained: good for trying out, not for results", "note")
-    config = ExtractionConfig(
-        encoder=source.name,
-        encoder_revision=source.revision,
+    job = Job(
+        datasets,
+        root,
+        cache,
+        selection=Selection(
+            limit=limit,
+            part=part,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            check_audio=check_audio,
+            accept_changes=accept_changes,
+            accept_cut=accept_cut,
+        ),
+        device=device,
+        jobs=jobs,
+        scheduler=scheduler,
+        worker_resources=worker_resources,
+        splits=splits,
+        choices=choices,
+        name=name or "",
+        replace=replace,
+        tell=_print_event if events else _print_end if as_json else ignore,
+        encoder=encoder,
+        revision=revision,
+        chords=chords,
+        chord_checkpoint=chord_checkpoint,
         layers=_parse_layers(layers),
         tail=tail,
         resampler=resampler,
         precision=precision,
-        chords=chords,
-        chords_revision=recogniser_revision(chords, chord_checkpoint),
     )
-    if scheduler and device == "auto":
-        device = "cuda" if "GPU" in worker_resources else "cpu"
-    sessions = [
-        Session(
-            manifest,
-            cache,
-            config,
-            selection,
-            source,
-            chord_checkpoint,
-            device,
-            decoders=jobs or 0,
-            elsewhere=bool(scheduler),
-            events=events,
-            replace=replace,
-        )
-        for manifest in loaded
-    ]
     if dry_run:
         from m2e.extract.job.estimate import say_estimate
 
-        if scheduler:
-            raise click.UsageError("--dry-run measures this machine; the workers of --scheduler are elsewhere")
-        for session in sessions:
-            say_estimate(session, jobs, as_json or events)
+        for session in job.sessions:
+            say_estimate(session, jobs)
         return
-    if scheduler:
-        workers = partial(on_cluster, scheduler, worker_resources, cache, loaded)
-    else:
-        workers = partial(on_this_machine, jobs)
-    complete = run_sessions(sessions, workers, strict, as_json or events)
+    with interruptible(lambda: job.say_what_is_kept(sys.argv[1:])):
+        found = job.run()
     if export_chords:
-        _export_chords(sessions, export_chords)
-    if not complete:
+        _export_chords(job.sessions, export_chords)
+    if not all(each.is_good(strict) for each in found):
         raise SystemExit(1)
+
+
+def _print_event(event: str, dataset: str, values: Mapping[str, object]) -> None:
+    click.echo(json.dumps({"event": event, "dataset": dataset, **values}))
+
+
+def _print_end(event: str, dataset: str, values: Mapping[str, object]) -> None:
+    if event in ("end", "estimate"):
+        _print_event(event, dataset, values)
 
 
 def _export_chords(sessions: list[Session], folder: Path) -> None:

@@ -3,24 +3,65 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache import DataError, ExtractionConfig, TrackFeatures
-from m2e.cache.schema import BY_DIGEST
+from m2e.cache import ChordSequence, DataError, ExtractionConfig, TrackFeatures
+from m2e.cache.harmony import Key
+from m2e.cache.notes import Note
+from m2e.cache.settings import BY_DIGEST
+from m2e.common.devices import usable_device
 from m2e.common.threads import one_thread
 from m2e.extract.audio.reader import HELD_SECONDS, load_audio
-from m2e.extract.audio.sound import Segments
+from m2e.extract.audio.sound import Segments, SizedWaves
 from m2e.extract.chords.key import estimate_key
 from m2e.extract.chords.recogniser import SAMPLE_RATE as CHORD_SAMPLE_RATE
 from m2e.extract.chords.recogniser import ChordRecogniser
 from m2e.extract.chords.registry import load_recogniser, recogniser_revision
 from m2e.extract.encoders.registry import Encoder, find_encoder, is_pinned, load_encoder
-from m2e.extract.models import Models, PreparedTrack
+from m2e.extract.models import Models, Sources
 from m2e.extract.workers import limits
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTrack:
+    """A track but for its embeddings.
+
+    Attributes:
+        path: the audio file.
+        segments: waves at the encoder's rate [shape=(n,) each]; of a long track they are decoded when they are taken.
+        chords, key, duration, audio_sha256, audio_bytes, notes: see `TrackFeatures`.
+    """
+
+    path: Path
+    segments: SizedWaves
+    chords: ChordSequence
+    key: Key | None
+    duration: float
+    audio_sha256: bytes
+    audio_bytes: int
+    notes: tuple[Note, ...] = ()
+
+    def with_embeddings(self, track_id: str, embeddings: NDArray[np.float32]) -> TrackFeatures:
+        """The whole, with embeddings [shape=(segments, layers, dim)]. Raises DataError when they are not finite."""
+        try:
+            return TrackFeatures(
+                track_id,
+                embeddings,
+                self.chords,
+                self.key,
+                self.duration,
+                self.audio_sha256,
+                self.audio_bytes,
+                self.notes,
+            )
+        except ValueError as error:
+            raise DataError(f"{self.path}: {error}") from error
 
 
 class Extractor:
@@ -29,11 +70,40 @@ class Extractor:
 
     In a worker process each track has a limit of time, beyond which the process ends (`m2e.extract.workers.limits`).
 
-    Args:
-        models: which, and on which device.
+    >>> features = Extractor("MERT-v1-95M", chords="btc", device="cuda")("song.mp3")
+    >>> features.embeddings.shape, features.chords.labels, features.key
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(
+        self,
+        encoder: str = "MERT-v1-95M",
+        chords: str = "btc",
+        *,
+        device: str = "auto",
+        accept_cut: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Find the models; what is on the hub is downloaded.
+
+        Args:
+            encoder, chords, settings: see `Sources.find`.
+            device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
+            accept_cut: take what there is of files that are cut or damaged, with a note.
+
+        Raises:
+            DataError: a model is not to be had.
+        """
+        sources = Sources.find(encoder, chords, **settings)
+        self._begin(sources.fetch(usable_device(device), accept_cut=accept_cut))
+
+    @classmethod
+    def of(cls, models: Models) -> Self:
+        """One for models that were found and fetched elsewhere."""
+        self = cls.__new__(cls)
+        self._begin(models)
+        return self
+
+    def _begin(self, models: Models) -> None:
         self.models = models
         self._lock = threading.Lock()
         self._encoder: Encoder | None = None
@@ -109,14 +179,14 @@ class Extractor:
         with one_thread():
             return self.encoder.embed(track.segments)
 
-    def __call__(self, path: Path, track_id: str = "track") -> TrackFeatures:
+    def __call__(self, path: str | Path, track_id: str = "track") -> TrackFeatures:
         """All features of one track.
 
         Raises:
             UnheardError: the file cannot be read.
             DataError: it cannot be decoded or is too short, its features are not finite, or a checkpoint is not usable.
         """
-        track = self.prepare(path)
+        track = self.prepare(Path(path))
         return track.with_embeddings(track_id, self.embed(track))
 
 
@@ -137,4 +207,4 @@ def _check(place: Path | str, found: str, wanted: str) -> None:
 @lru_cache(maxsize=1)
 def extractor_of(models: Models) -> Extractor:
     """A worker process's own: it works for one extraction at a time."""
-    return Extractor(models)
+    return Extractor.of(models)

@@ -15,7 +15,7 @@ from m2e.manifests.dataset import Choices
 from m2e.manifests.options import check_choices, choices_options, root_option, splits_option
 
 if TYPE_CHECKING:
-    from m2e.cache.schema import Labels
+    from m2e.cache.types import Labels
 
 EPILOG = """\b
 Examples:

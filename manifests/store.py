@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from m2e.cache.folders import LABELS_FILE
 from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.lock import pack_lock
-from m2e.cache.schema import FOREIGN, UNKNOWN, Labels, Source
+from m2e.cache.types import FOREIGN, UNKNOWN, Labels, Source
 from m2e.common.console import say
 from m2e.common.errors import DataError, printable
 from m2e.manifests.types import Manifest

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2e.cache.schema import SPLITS, Split, check_id
+from m2e.cache.types import SPLITS, Split, check_id
 from m2e.common.checks import NAME_RULE, can_name, is_line, is_number, unlike
 
 if TYPE_CHECKING:

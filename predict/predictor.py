@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from m2e.cache.schema import TrackFeatures
+from m2e.cache.types import TrackFeatures
 from m2e.common.errors import DataError
 from m2e.predict.result import Emotion, Moment, SongPrediction, TagScore
 from m2e.predict.setup import Setup, prepare, weights_digest
@@ -41,7 +41,7 @@ class Predictor:
         self._models, self.card = load_model(setup.folder)
         if weights_digest(setup.folder) != setup.digest:
             raise DataError(f"the weights of {setup.folder} changed since this began: run the same command again")
-        self._extractor = Extractor(setup.models)
+        self._extractor = Extractor.of(setup.models)
         self._extractor.load()
 
     @classmethod

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2e.cache.schema import BY_DIGEST, FEATURE_VERSION, ExtractionConfig
+from m2e.cache.settings import BY_DIGEST, FEATURE_VERSION, ExtractionConfig
+from m2e.common.devices import usable_device
 from m2e.common.errors import DataError
 from m2e.common.regular import open_regular
 from m2e.extract.models import Models
@@ -75,7 +76,7 @@ def prepare(
             "weights that its features were extracted with, --chord-checkpoint FILE"
         )
     weights = fetch_recogniser(config.chords, chord_checkpoint)
-    models = Models(config, fetch_encoder(source), weights, _place(device), accept_cut=accept_cut)
+    models = Models(config, fetch_encoder(source), weights, usable_device(device), accept_cut=accept_cut)
     return Setup(folder, weights_digest(folder), models)
 
 
@@ -135,13 +136,3 @@ def _find_encoder(config: ExtractionConfig, folder: Path | None) -> EncoderSourc
     if source.revision != config.encoder_revision:
         raise DataError(f"the model was trained on features of {named}, not of {source.name} {source.revision}")
     return source
-
-
-def _place(device: str) -> str:
-    if device == "cpu":
-        return device
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DataError("this machine has no CUDA device; use --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

@@ -29,7 +29,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.schema import SPLITS
+from m2e.cache.types import SPLITS
 from m2e.common.console import Command, progress_bar, say
 from m2e.common.errors import DataError
 from m2e.common.files import write_atomically

@@ -187,7 +187,6 @@ def main(
     names = (datasets or "").split(",")
     try:
         TrainConfig.preset(preset, **how)
-        experiments.choose_device(device)
     except DataError as error:  # all of it comes from options
         raise click.UsageError(str(error)) from error
     with interruptible(_say_what_is_kept):

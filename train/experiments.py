@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from m2e.common.console import say
+from m2e.common.devices import usable_device
 from m2e.common.errors import DataError
 from m2e.common.files import write_atomically
 from m2e.common.threads import one_thread
@@ -188,22 +189,11 @@ class _Finish:
 
 @contextmanager
 def _timed(device: str) -> Iterator[tuple[torch.device, _Finish]]:
-    place, finish = choose_device(device), _Finish()
+    kind = usable_device(device)
+    place, finish = torch.device(kind, local_rank()) if kind == "cuda" else torch.device(kind), _Finish()
     # On a CPU the matrices are small: more threads are slower, and sum in another order.
     with _ALONE, one_thread(), torch.random.fork_rng(), process_group(place):
         yield place, finish
-
-
-def choose_device(device: str) -> torch.device:
-    """ "cpu", "cuda", or "auto", which takes a GPU where there is one.
-
-    Raises:
-        DataError: there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DataError("this machine has no CUDA device; use --device cpu")
-    there = device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda", local_rank()) if there else torch.device("cpu")
 
 
 def _begin(sets: list[EmotionData], config: TrainConfig, out: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from m2e.cache.schema import BY_DIGEST
+from m2e.cache.settings import BY_DIGEST
 from m2e.common.console import progress_bar
 from m2e.common.errors import DataError
 from m2e.common.files import write_atomically

@@ -24,7 +24,7 @@ from m2e.cache.hdf5 import MAX_FILE_BYTES
 from m2e.cache.json_lines import MOST_BYTES
 from m2e.cache.labels import read_labels, write_labels
 from m2e.cache.lock import pack_lock
-from m2e.cache.schema import FOREIGN, UNKNOWN, Labels, Source
+from m2e.cache.types import FOREIGN, UNKNOWN, Labels, Source
 from m2e.common.checks import NAME_RULE, can_name
 from m2e.common.errors import DataError
 from m2e.common.files import content_digest, write_atomically

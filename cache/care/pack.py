@@ -18,7 +18,7 @@ from m2e.cache.feature_file import read_file
 from m2e.cache.folders import SET_ASIDE, read_config
 from m2e.cache.layout import Kind, Records, feature_image, feature_name, select
 from m2e.cache.lock import pack_lock
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.settings import ExtractionConfig
 from m2e.common.errors import DamagedError, DataError, UnreadableError
 from m2e.common.files import is_intact, remove_stale_temporaries, write_atomically
 

@@ -33,7 +33,8 @@ from m2e.cache.folders import (
 from m2e.cache.labels import read_labels
 from m2e.cache.layout import feature_image, feature_name, join
 from m2e.cache.lock import pack_lock
-from m2e.cache.schema import ExtractionConfig, Labels
+from m2e.cache.settings import ExtractionConfig
+from m2e.cache.types import Labels
 from m2e.common.errors import DataError
 from m2e.common.files import remove_stale_temporaries
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from m2e.cache.feature_file import open_features, read_file, read_tracks
 from m2e.cache.folders import CONFIG_FILE, feature_files, read_config
 from m2e.cache.layout import CHORD, INDEX, Records, unsound
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.settings import ExtractionConfig
 from m2e.common.errors import DamagedError, DataError, NewerError, UnreadableError
 from m2e.common.files import is_intact
 

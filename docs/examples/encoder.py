@@ -73,7 +73,7 @@ if __name__ == "__main__":
     cache = Path("features-of-bands", manifest.name)
     save_labels(manifest, cache)
     assert source.folder
-    extractor = Extractor(Models(config, source.folder, None, "cpu"))
+    extractor = Extractor.of(Models(config, source.folder, None, "cpu"))
     # With the line in `ARCHITECTURES`, m2e-extract --encoder weights/bands --layers 0,1 does this, in many processes.
     with FeatureWriter(cache, config) as writer:
         for track in manifest.tracks:

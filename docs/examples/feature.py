@@ -63,5 +63,5 @@ if __name__ == "__main__":
     source = find_encoder(str(make_folder(inner, Path("weights/with-loudness"))))
     assert source.folder
     config = ExtractionConfig(source.name, source.revision, chords="template")
-    features = Extractor(Models(config, source.folder, None, "cpu"))(Path(song))
+    features = Extractor.of(Models(config, source.folder, None, "cpu"))(Path(song))
     print(features.embeddings.shape, features.embeddings[:, 0, -1])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from m2e.cache.notes import Note
-from m2e.cache.schema import ResamplerName
+from m2e.cache.settings import ResamplerName
 from m2e.common.errors import DataError
 from m2e.common.names import hint
 from m2e.common.regular import open_regular

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.schema import ResamplerName
+from m2e.cache.settings import ResamplerName
 
 Wave = NDArray[np.float32]
 

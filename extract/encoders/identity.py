@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from m2e.cache.schema import BY_DIGEST
+from m2e.cache.settings import BY_DIGEST
 from m2e.common.errors import DataError
 from m2e.common.regular import open_regular
 from m2e.extract.encoders.mert import CONFIG, HUBERT_BASE, PREPROCESSOR, read_settings, weights_file

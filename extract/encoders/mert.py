@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import HubertModel
 
-    from m2e.cache.schema import Precision
+    from m2e.cache.settings import Precision
     from m2e.extract.encoders.mert_net import MERT
 
 SAMPLE_RATE = 24_000

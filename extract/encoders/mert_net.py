@@ -30,7 +30,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from transformers import HubertModel
 
-    from m2e.cache.schema import Precision
+    from m2e.cache.settings import Precision
 
 TILE = 128  # frames after the last convolution; on a CPU
 FFT_LENGTH = 512

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.schema import BY_DIGEST, PRECISIONS
+from m2e.cache.settings import BY_DIGEST, PRECISIONS
 from m2e.common.checks import is_one_of, require
 from m2e.common.errors import DataError
 from m2e.common.float32 import float32_products
@@ -33,7 +33,7 @@ from m2e.extract.encoders.tiny import tiny_encoder_folder, tiny_is_made
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from m2e.cache.schema import Precision
+    from m2e.cache.settings import Precision
 
 TRY_OUT = "to try m2e without any download: --encoder tiny --chords cnn"
 

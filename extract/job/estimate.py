@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from m2e.cache.layout import CHORD, INDEX
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.settings import ExtractionConfig
 from m2e.common.console import say
 from m2e.common.cores import cpu_count
+from m2e.common.devices import usable_device
 from m2e.common.temporary import folder_for_temporaries
-from m2e.extract.chords.registry import fetch_recogniser
-from m2e.extract.encoders.registry import fetch_encoder
 from m2e.extract.extractor import Extractor
-from m2e.extract.job.job import Session, choose_device
-from m2e.extract.job.report import announce, print_event
+from m2e.extract.job.report import announce
+from m2e.extract.job.session import Session
 from m2e.extract.models import Models
 
 # Measured on a piece of noise, twice: the first time compiles and allocates.
@@ -51,13 +50,12 @@ class Estimate:
     jobs: int
 
 
-def say_estimate(session: Session, jobs: int | None, as_json: bool) -> None:
-    """Say what one data set would take, and print it as JSON on request; nothing is written but downloaded weights.
+def say_estimate(session: Session, jobs: int | None) -> Estimate:
+    """Say what one data set would take; nothing is written but downloaded weights.
 
     Args:
-        session: what m2e-extract would run.
+        session: what m2e-extract would run; it is told an event "estimate".
         jobs: processes; None: one a core.
-        as_json: an event "estimate" on standard output, too.
 
     Raises:
         DataError: a model cannot be fetched or loaded.
@@ -66,17 +64,16 @@ def say_estimate(session: Session, jobs: int | None, as_json: bool) -> None:
     session.check_table()
     plan = session.plan()
     announce(manifest, session.selection.part, plan)
-    weights = fetch_recogniser(session.config.chords, session.chord_checkpoint)
-    models = Models(session.config, fetch_encoder(session.source), weights, choose_device(session.device))
+    models = session.sources.fetch(usable_device(session.device))
     result = estimate([task.path for task in plan.tasks], models, jobs or cpu_count())
-    if as_json:
-        print_event("estimate", manifest.name, **asdict(result))
+    session.tell("estimate", manifest.name, asdict(result))
     unread = f"; {result.unreadable} more files do not say how long they are" if result.unreadable else ""
     time_needed, megabytes = timedelta(seconds=round(result.seconds)), result.cache_bytes / 1e6
     say(
         f"{manifest.name}: {result.tracks} tracks of {result.hours:.1f} hours to do{unread}. On this machine with "
         f"{result.jobs} processes about {time_needed}, and {megabytes:.1f} MB of cache. Nothing was extracted."
     )
+    return result
 
 
 def estimate(paths: Sequence[Path], models: Models, jobs: int) -> Estimate:
@@ -132,7 +129,7 @@ def _probe(models: Models) -> tuple[float, float, int]:
     """Seconds of one process to prepare, and to embed, a second of audio; and the width of a layer."""
     import soundfile
 
-    extractor = Extractor(models)
+    extractor = Extractor.of(models)
     encoder = extractor.encoder
     length = models.config.segment_seconds
     with tempfile.TemporaryDirectory(prefix="m2e-", dir=folder_for_temporaries()) as folder:

@@ -1,307 +1,146 @@
-"""One data set through m2e-extract: what happens in which order."""
+"""What m2e-extract does, as a function: data sets one after the other, with the same workers."""
 
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import cache as remembered
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import click
-import numpy as np
-from numpy.typing import NDArray
-
-from m2e.cache import DataError, ExtractionConfig
-from m2e.cache.care.pack import pack
-from m2e.cache.catalogue import scan
-from m2e.cache.failures import Failure, read_failures, settle_failure
-from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, feature_names, features_folder, read_config, write_config
-from m2e.common.console import console, progress_bar, say
-from m2e.common.errors import LockedError, NewerError, UnreadableError
-from m2e.common.files import remove_stale_temporaries
-from m2e.extract.audio.unheard import Unheard
-from m2e.extract.chords.registry import fetch_recogniser
-from m2e.extract.encoders.registry import EncoderSource, fetch_encoder
-from m2e.extract.job import overwriting
-from m2e.extract.job.plan import Plan, Selection, make_plan
-from m2e.extract.job.report import Tally, announce, print_event, summarise
-from m2e.extract.workers.schedule import Engine, Lost
-from m2e.manifests.store import check_same, save_labels, standing
-from m2e.manifests.types import Manifest
-
-if TYPE_CHECKING:
-    from m2e.extract.models import Models
-
-# How often a run whose output nobody watches says how far it is.
-_SAY_SECONDS = 60.0
-# How long to wait for another process to let the cache's lock go.
-_LOCK_SECONDS = 600.0
+from m2e.common.errors import RequestError
+from m2e.common.system import check_processes
+from m2e.extract.job.plan import Selection
+from m2e.extract.job.report import Extracted, Tell, ignore
+from m2e.extract.job.session import Session
+from m2e.extract.models import Models, Sources
+from m2e.extract.workers.choose import on_cluster, on_this_machine
+from m2e.extract.workers.schedule import Engine
+from m2e.manifests import is_table, load
+from m2e.manifests.dataset import DEFAULT_CHOICES, Choices
 
 
-@dataclass(frozen=True)
-class Session:
-    """One run of m2e-extract on one data set.
+class Job:
+    """One call of m2e-extract, prepared and not begun."""
 
-    Attributes:
-        manifest: the data set.
-        cache: folder of all caches.
-        config: settings of the features.
-        selection: which tracks.
-        source: the encoder.
-        chord_checkpoint: the chord recogniser's weights, where the user has given them.
-        device: "cpu", "cuda" or "auto".
-        decoders: see `Models`.
-        elsewhere: the workers are on other machines, so that the devices of this one say nothing.
-        events: print a line of JSON for the plan and for each track as it ends.
-        replace: this manifest takes the place of another one of the same name.
-    """
-
-    manifest: Manifest
-    cache: Path
-    config: ExtractionConfig
-    selection: Selection
-    source: EncoderSource
-    chord_checkpoint: Path | None
-    device: str
-    decoders: int = 0
-    elsewhere: bool = False
-    events: bool = False
-    replace: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """The data set's cache folder."""
-        return self.cache / self.manifest.name
-
-    @property
-    def features(self) -> Path:
-        """Where in it the features go."""
-        return features_folder(self.folder, self.config)
-
-    def run(self, engine: Callable[[Models], Engine], strict: bool, as_json: bool) -> bool:
-        """Plan, extract what there is to do, pack, and say what came of it.
+    def __init__(
+        self,
+        datasets: str | Sequence[str],
+        root: str | Path | None = None,
+        cache: str | Path = "features",
+        *,
+        selection: Selection | None = None,
+        device: str = "auto",
+        jobs: int | None = None,
+        scheduler: str | None = None,
+        worker_resources: Mapping[str, float] | None = None,
+        splits: str | Path | None = None,
+        choices: Choices = DEFAULT_CHOICES,
+        name: str = "",
+        replace: bool = False,
+        tell: Tell = ignore,
+        **settings: Any,
+    ) -> None:
+        """Read the manifests, and find the models.
 
         Args:
-            engine: gives workers for the models; called only when there is something to do.
-            strict: whether failed and missing tracks spoil the result.
-            as_json: print a summary on standard output.
-
-        Returns:
-            Whether the result is good enough for exit code 0.
-
-        Raises:
-            DataError: the cache cannot be written, a model cannot be loaded, or workers cannot live.
-        """
-        tally = Tally()
-        for note in self.manifest.notes:
-            say(note, "note")
-        self.check_table()
-        self._note_other_settings()
-        self._restore_settings()
-        remove_stale_temporaries(self.features)
-        plan = self.plan()
-        self._ask(plan)
-        part = self.selection.part
-        announce(self.manifest, part, plan)
-        self._save_labels(plan.confirmed)
-        if self.events:
-            counts = {"done": len(plan.done), "missing": len(plan.missing), "failed": len(plan.failed)}
-            print_event("plan", self.manifest.name, todo=len(plan.tasks), **counts)
-        for failure in plan.settled:
-            settle_failure(self.features, failure)
-        if self.selection.overwrite and plan.again:
-            overwriting.begin(self.features, part, plan.generation)
-        if plan.tasks:
-            done = self._extract(plan, engine, tally)
-            plan = plan.after(tally.unheard, self.manifest.tracks)
-            if done:
-                anew = np.fromiter((track.track_id in done for track in self.manifest.tracks), np.bool_)
-                self._save_labels(plan.confirmed | anew)
-        if self.selection.overwrite:
-            overwriting.end(self.features, part)
-        problem = self._pack() if part.count == 1 else None
-        summarise(self.manifest, part, self.features, plan, tally, as_json)
-        if problem:
-            say(f"not packed: {problem}", "error", "red")
-        left_out = bool(plan.missing or plan.unreadable or plan.failed or tally.failed)
-        nothing_there = not (plan.done or plan.again or tally.new) and left_out
-        return not problem and not nothing_there and not (strict and left_out)
-
-    def check_table(self) -> None:
-        """Raise DataError where the cache is another manifest's of the same name."""
-        if not self.replace:
-            check_same(self.manifest, self.folder)
-
-    def _ask(self, plan: Plan) -> None:
-        """Raise DataError where the user has to say whether this is right."""
-        name = self.manifest.name
-        if self.selection.accept_changes or self.replace:
-            return
-        if plan.is_suspicious:
-            other = "; another data set needs another --name" if self.manifest.root else ""
-            raise DataError(
-                f"{name}: the audio of {len(plan.changed)} of {plan.compared} tracks is another than "
-                f"when it was extracted (first: {plan.changed[0]}). Is this the right audio (--root)? If it is, "
-                f"--accept-changes extracts them again{other}. Nothing was changed"
-            )
-        if plan.doubtful > len(plan.done) / 2 and not (self.folder / LABELS_FILE).exists():
-            raise DataError(
-                f"{self.folder} has lost its {LABELS_FILE}, and the audio of {plan.doubtful} of its {len(plan.done)} "
-                f"tracks is not there to be compared. Are these the features of {name}? If they are, "
-                "--accept-changes takes them as such. Nothing was changed"
-            )
-
-    def _save_labels(self, confirmed: NDArray[np.bool_]) -> None:
-        save_labels(self.manifest, self.folder, confirmed, replace=self.replace, wait=_LOCK_SECONDS)
-
-    def _note_other_settings(self) -> None:
-        for path in sorted(self.folder.glob(f"features-*/{CONFIG_FILE}")):
-            if path.parent != self.features:
-                try:
-                    other = read_config(path.parent)
-                except DataError as error:
-                    say(str(error), "note")
-                    continue
-                differs = "; ".join(self.config.differences(other))
-                say(f"{path.parent} has features of other settings ({differs}); these go beside them", "note")
-
-    def _restore_settings(self) -> None:
-        """A folder's name is the digest of its settings: where there are features, they are known."""
-        if not feature_names(self.features):
-            return
-        try:
-            read_config(self.features)
-        except (UnreadableError, NewerError):
-            raise
-        except DataError:
-            write_config(self.features, self.config)
-            say(f"{self.features / CONFIG_FILE} was lost or edited, and is written again", "note")
-
-    def plan(self) -> Plan:
-        """What there is to do.
+            datasets: names of registered data sets, or paths of CSV files; one, or several.
+            root: the folder of one data set; by default its name under $M2E_DATA or data, or the CSV file's own.
+            cache: folder of all caches.
+            selection: which tracks, and which of these again.
+            device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
+            jobs: processes; None: one a core.
+            scheduler: address of a Dask scheduler whose workers extract, or "local:N".
+            worker_resources: what Dask workers must have been given to be taken.
+            splits: for one data set: folder with train.txt, validation.txt and test.txt, in place of its own splits.
+            choices: what a data set leaves to the user.
+            name: of the data set of one CSV file, in place of the file's.
+            replace: it takes the place of another one of the same name.
+            tell: see `Session`.
+            settings: see `Sources.find`: encoder, chords, layers, ...
 
         Raises:
-            DataError: the cache cannot be read, or is damaged.
+            DataError: a data set, a model or the combination is not to be had.
         """
-        catalogue = scan(self.features, self.config)
-        for note in catalogue.several:
-            say(note, "note")
-        known = standing(self.manifest, self.folder, self.replace)
-        begun = overwriting.begun(self.features, self.selection.part) if self.selection.overwrite else None
-        with progress_bar("files") as bar:
-            task = bar.add_task("comparing audio", total=None, rate=0.0, visible=False)
-            return make_plan(
-                self.manifest,
-                catalogue.index,
-                catalogue.generations,
-                read_failures(self.features),
-                self.selection,
-                known,
-                begun,
-                lambda n, total: bar.update(
-                    task, completed=n, total=total, rate=bar.tasks[task].speed or 0.0, visible=True
-                ),
+        names = [datasets] if isinstance(datasets, str) else list(datasets)
+        resources = dict(worker_resources or {})
+        if len(names) > 1 and (root or splits):
+            raise RequestError(
+                "--root and --splits are of one data set; for the folder that holds several set M2E_DATA"
             )
-
-    def _extract(self, plan: Plan, engine: Callable[[Models], Engine], tally: Tally) -> set[str]:
-        """The ids of tracks that were done again."""
-        from m2e.extract.models import Models
-        from m2e.extract.workers.gpu import Busy
-        from m2e.extract.workers.task import run
-
-        if self.source.folder is None:
-            commit = self.source.revision[:8]
-            say(f"looking for {self.source.name} (revision {commit}) in the local cache, then on the hub")
-        encoder = fetch_encoder(self.source)
-        weights = fetch_recogniser(self.config.chords, self.chord_checkpoint)  # here, once, not in every worker
-        device = self.device if self.elsewhere else choose_device(self.device)
-        # A worker may have another current folder.
-        models = Models(
-            self.config,
-            encoder.absolute(),
-            weights and weights.absolute(),
-            device,
-            self.decoders,
-            accept_cut=self.selection.accept_cut,
-        )
-        workers = engine(models)
-        again: set[str] = set()
-        total = len(plan.tasks)
-        with progress_bar("tracks") as bar:
-            task = bar.add_task("extracting", total=total, rate=0.0)
-            started = said = time.monotonic()
-            for outcome in run(plan.tasks, models, self.folder.absolute(), workers, plan.generation):
-                if isinstance(outcome, Lost):
-                    say(
-                        f"{outcome.item.track_id}: a worker process died at it ({outcome.death}); it is tried once "
-                        "more at the end, alone",
-                        "note",
-                    )
-                    continue
-                if isinstance(outcome, Busy):
-                    tally.spans[outcome.gpu] += outcome.spans
-                    continue
-                if isinstance(outcome, Failure):
-                    tally.failed[outcome.track_id] = outcome
-                    say(f"{outcome.track_id}: {outcome.reason}", "failed", "red")
-                    self._tell(outcome.track_id, outcome.reason)
-                elif isinstance(outcome, Unheard):
-                    tally.unheard.append(outcome)
-                    say(f"{outcome.track_id}: {outcome.reason}", "no file" if outcome.missing else "unreadable", "red")
-                    self._tell(outcome.track_id, outcome.reason)
-                else:
-                    tally.new += 1
-                    if earlier := plan.retried.get(outcome):
-                        settle_failure(self.features, earlier)
-                    if outcome in plan.again:
-                        again.add(outcome)
-                    self._tell(outcome)
-                now = time.monotonic()
-                rate = tally.done / max(now - started, 1e-9)
-                bar.update(task, completed=tally.done, rate=rate)
-                if not console.is_terminal and now - said > _SAY_SECONDS:
-                    said = now
-                    left = timedelta(seconds=round((total - tally.done) / rate))
-                    say(f"{tally.done} of {total} tracks, {rate:.3g} tracks/s, about {left} left")
-        tally.again = len(again)
-        return again
-
-    def _tell(self, track_id: str, reason: str | None = None) -> None:
-        if self.events:
-            print_event("track", self.manifest.name, track_id=track_id, ok=reason is None, reason=reason)
-
-    def _pack(self) -> DataError | None:
-        """What stands in the way of packing, unless it is somebody else who packs."""
-        if not any(name.startswith("shard-") for name in feature_names(self.features)):
-            return None
-        try:
-            packed = pack(self.features)
-        except LockedError as error:  # no track is lost by that, and the next run packs
-            say(f"not packed: {error}", "note")
-        except DataError as error:
-            return error
-        else:
-            say(f"packed: {packed.tracks} tracks in {packed.packs} files, which replace {packed.removed}")
-        return None
-
-    def interrupted(self, arguments: Sequence[str]) -> None:
-        """Say what is kept and how to go on; `arguments` are those of the command."""
-        kept = len(scan(self.features, self.config, {}).index)
-        command = shlex.join(["m2e-extract", *arguments])
-        say(
-            f"interrupted: {kept} of {len(self.manifest.tracks)} tracks are in {self.folder}, safe. To go on: {command}"
+        if name and (len(names) > 1 or not is_table(names[0])):
+            raise RequestError("--name is for one table of your own: other data sets have their names")
+        if not scheduler:
+            check_processes()
+        manifests = [
+            load(each, root and Path(root), splits and Path(splits), choices, name)  # type: ignore[arg-type]
+            for each in names
+        ]
+        sources = Sources.find(**settings)
+        if scheduler and device == "auto":
+            device = "cuda" if "GPU" in resources else "cpu"
+        self.sessions = [
+            Session(
+                manifest,
+                Path(cache),
+                sources,
+                selection or Selection(),
+                device,
+                decoders=jobs or 0,
+                elsewhere=bool(scheduler),
+                tell=tell,
+                replace=replace,
+            )
+            for manifest in manifests
+        ]
+        self._current = self.sessions[0] if self.sessions else None
+        self._workers: Callable[[Models], AbstractContextManager[Engine]] = (
+            partial(on_cluster, scheduler, resources, Path(cache), manifests)
+            if scheduler
+            else partial(on_this_machine, jobs)
         )
 
+    def run(self) -> list[Extracted]:
+        """Extract each data set.
 
-def choose_device(device: str) -> str:
-    """ "cpu" or "cuda"; "auto" takes a GPU where there is one. Raises click.BadParameter where cuda is not there."""
-    if device == "cpu":
-        return device
-    import torch
+        Raises:
+            DataError: a cache cannot be used or written, a model cannot be loaded, or workers cannot live.
+        """
+        with ExitStack() as stack:
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise click.BadParameter("this machine has no CUDA device; use --device cpu", param_hint="--device")
-    return "cuda" if torch.cuda.is_available() else "cpu"
+            @remembered
+            def engine(models: Models) -> Engine:
+                return stack.enter_context(self._workers(models))
+
+            found = []
+            for session in self.sessions:
+                self._current = session
+                found.append(session.run(engine))
+            return found
+
+    def say_what_is_kept(self, arguments: Sequence[str]) -> None:
+        """Of the data set that was interrupted, and how to go on; `arguments` are those of the command."""
+        if self._current:
+            self._current.interrupted(shlex.join(["m2e-extract", *arguments]))
+
+
+def extract(
+    datasets: str | Sequence[str], root: str | Path | None = None, cache: str | Path = "features", **how: Any
+) -> list[Extracted]:
+    """Extract data sets into caches, as m2e-extract does: what is there stays, and what was interrupted goes on.
+
+    >>> extract("emomusic", root="data/emomusic", cache="features")
+
+    Args:
+        datasets, root, cache, how: see `Job`. Fields of `Selection`, such as ``limit=10``, can be given by their names.
+
+    Raises:
+        DataError: as `Job` and `Job.run`.
+        ValueError: a field of `Selection` is not as it should be.
+    """
+    fields = {name: how.pop(name) for name in Selection.__dataclass_fields__ if name in how}
+    if fields:
+        how["selection"] = Selection(**fields)
+    return Job(datasets, root, cache, **how).run()

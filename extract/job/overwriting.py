@@ -11,7 +11,7 @@ from m2e.cache.writer import check_generation
 from m2e.common.errors import DataError
 from m2e.common.files import write_atomically
 from m2e.common.json_files import read_object, typed
-from m2e.extract.job.shard import Part
+from m2e.extract.job.part import Part
 
 
 def begun(features: Path, part: Part) -> int | None:

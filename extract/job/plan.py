@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from m2e.cache.failures import Failure
 from m2e.common.checks import is_whole, unlike
 from m2e.extract.audio.unheard import NOT_THERE, Unheard
-from m2e.extract.job.shard import Part
+from m2e.extract.job.part import Part
 from m2e.manifests.store import Standing
 from m2e.manifests.types import Manifest, Track
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import click
+from typing import Self
 
 from m2e.cache.failures import Failure
 from m2e.cache.folders import MOST_MISSING, features_folders, fingerprint_of, training_command
 from m2e.common.console import say
 from m2e.extract.audio.unheard import Unheard
+from m2e.extract.job.part import Part
 from m2e.extract.job.plan import Plan
-from m2e.extract.job.shard import Part
 from m2e.manifests.read.missing import name_missing
 from m2e.manifests.types import Manifest
 
@@ -67,9 +65,79 @@ def _busy(spans: Sequence[tuple[float, float]]) -> float | None:
     return computing / (reached - first) if reached > first else None
 
 
-def print_event(event: str, dataset: str, **values: object) -> None:
-    """One line of JSON on standard output, for scripts that follow a run (docs/commands.md lists them)."""
-    click.echo(json.dumps({"event": event, "dataset": dataset, **values}))
+Tell = Callable[[str, str, Mapping[str, object]], object]
+
+
+def ignore(event: str, dataset: str, values: Mapping[str, object]) -> None:
+    """Nobody asked."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What came of a data set's extraction, in numbers of tracks.
+
+    Attributes:
+        dataset: its name.
+        cache: its cache folder.
+        shard: the part of the tracks that was asked for, such as "0/1".
+        tracks: in that part.
+        kept: that the cache holds now.
+        new: of these, those that were extracted now.
+        failed: that could not be extracted, now or before.
+        quarantined: of these, those at which workers died.
+        missing, unreadable: without features, whose audio is not there, or cannot be read.
+        unheard: with features, whose audio is not there or cannot be read.
+        gpu_busy: share of the time in which GPUs computed; None without any.
+        seconds: it took.
+        is_packed: False where damage or a lock kept shards from being packed.
+    """
+
+    dataset: str
+    cache: Path
+    shard: str
+    tracks: int
+    kept: int
+    new: int
+    failed: int
+    quarantined: int
+    missing: int
+    unreadable: int
+    unheard: int
+    gpu_busy: float | None
+    seconds: float
+    is_packed: bool
+
+    @classmethod
+    def of(cls, manifest: Manifest, part: Part, folder: Path, plan: Plan, tally: Tally, is_packed: bool) -> Self:
+        """Count."""
+        failures = {**plan.failed, **tally.failed}
+        return cls(
+            dataset=manifest.name,
+            cache=folder,
+            shard=str(part),
+            tracks=sum(track.track_id in part for track in manifest.tracks),
+            kept=len(plan.done) + len(plan.again) + tally.new - tally.again,
+            new=tally.new,
+            failed=len(failures),
+            quarantined=sum(failure.stage == "worker" for failure in failures.values()),
+            missing=len(plan.missing),
+            unreadable=len(plan.unreadable),
+            unheard=plan.unheard,
+            gpu_busy=tally.gpu_busy,
+            seconds=time.monotonic() - tally.started,
+            is_packed=is_packed,
+        )
+
+    def is_good(self, strict: bool = False) -> bool:
+        """Whether something is there, and packed; with `strict`, whether nothing failed or is missing, too."""
+        left_out = bool(self.missing or self.unreadable or self.failed)
+        return self.is_packed and not (left_out and (strict or not self.kept))
+
+    def as_json(self) -> dict[str, object]:
+        """As m2e-extract prints it (docs/commands.md)."""
+        values = {**asdict(self), "cache": str(self.cache), "seconds": round(self.seconds, 3)}
+        del values["dataset"], values["is_packed"], values["gpu_busy"]
+        return values if self.gpu_busy is None else {**values, "gpu_busy": round(self.gpu_busy, 3)}
 
 
 def announce(manifest: Manifest, part: Part, plan: Plan) -> None:
@@ -101,29 +169,11 @@ def _and_more(count: int) -> str:
     return f" (and {count} more)" if count else ""
 
 
-def summarise(manifest: Manifest, part: Part, features: Path, plan: Plan, tally: Tally, as_json: bool) -> None:
-    """Say what is in the cache's folder `features`, and what comes next; with `as_json` on standard output too."""
-    folder = features.parent
+def summarise(found: Extracted, manifest: Manifest, part: Part, features: Path, plan: Plan, tally: Tally) -> None:
+    """Say what is in the cache's folder `features`, and what comes next."""
+    folder, kept = features.parent, found.kept
     failures = {**plan.failed, **tally.failed}
     quarantined = [failure for failure in failures.values() if failure.stage == "worker"]
-    kept = len(plan.done) + len(plan.again) + tally.new - tally.again
-    if as_json:
-        print_event(
-            "end",
-            manifest.name,
-            cache=str(folder),
-            shard=str(part),
-            tracks=sum(track.track_id in part for track in manifest.tracks),
-            kept=kept,
-            new=tally.new,
-            failed=len(failures),
-            quarantined=len(quarantined),
-            missing=len(plan.missing),
-            unreadable=len(plan.unreadable),
-            unheard=plan.unheard,
-            **({} if tally.gpu_busy is None else {"gpu_busy": round(tally.gpu_busy, 3)}),
-            seconds=round(time.monotonic() - tally.started, 3),
-        )
     for failure in quarantined[:_MOST_LISTED]:
         say(f"{failure.track_id} ({failure.path}): {failure.reason}", "quarantined", "red")
     if len(quarantined) > _MOST_LISTED:

@@ -22,9 +22,9 @@ from m2e.common.cores import cpu_count
 from m2e.extract.audio.sound import SizedWaves
 from m2e.extract.audio.unheard import Unheard
 from m2e.extract.encoders.batching import embed_tracks
-from m2e.extract.extractor import Extractor, extractor_of
+from m2e.extract.extractor import Extractor, PreparedTrack, extractor_of
 from m2e.extract.job.plan import Task
-from m2e.extract.models import Models, PreparedTrack
+from m2e.extract.models import Models
 from m2e.extract.workers.attempts import attempt
 from m2e.extract.workers.handover import Handover, handover_folder
 from m2e.extract.workers.local import LocalWorkers

@@ -21,7 +21,7 @@ from m2e.cache.notes import Note
 from m2e.common.files import temporary_folder, temporary_name
 from m2e.common.temporary import folder_for_temporaries
 from m2e.extract.audio.sound import Wave
-from m2e.extract.models import PreparedTrack
+from m2e.extract.extractor import PreparedTrack
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder below has a random name and is its owner's alone
 # Containers often have 64 MB there: too little for one long track.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from m2e.cache import DataError
-from m2e.cache.schema import FEATURE_VERSION
+from m2e.cache.settings import FEATURE_VERSION
 from m2e.extract.chords.registry import recogniser_revision
 from m2e.extract.encoders.registry import find_encoder
 from m2e.extract.models import Models

@@ -196,7 +196,7 @@ def _provenance(file: Path, columns: Set[str], labels: str, scale: tuple[float, 
 
 
 def _track(row: Row, columns: Set[str], name: str, place: Place, scale: tuple[float, float]) -> Track:
-    from m2e.cache.schema import check_id
+    from m2e.cache.types import check_id
 
     cells = {column: row[column] if column in columns else "" for column in (*_NEEDED, *_OPTIONAL)}
     try:

@@ -78,7 +78,7 @@ def test_a_feature(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = FeatureCache.open(here / "features/deam")
     config = cache.config.__class__(source.name, source.revision, chords="template")
     audio = here / "small-deam/0.flac"
-    heard = Extractor(Models(config, source.folder, None, "cpu"))(audio).embeddings
+    heard = Extractor.of(Models(config, source.folder, None, "cpu"))(audio).embeddings
     plain = cache.embeddings("2001")
     assert heard.shape == (*plain.shape[:2], plain.shape[2] + 1)
     np.testing.assert_array_equal(heard[..., :-1].astype(np.float16), plain.astype(np.float16))

@@ -19,7 +19,7 @@ from m2e.extract.models import Models
 
 source = find_encoder("tiny")
 config = ExtractionConfig(source.name, source.revision, chords=sys.argv[2], layers=(6,))
-extractor = Extractor(Models(config, source.folder, None, "cpu"))
+extractor = Extractor.of(Models(config, source.folder, None, "cpu"))
 extractor(Path(sys.argv[3]))
 before = peak_megabytes()
 features = extractor(Path(sys.argv[1]))

@@ -35,7 +35,7 @@ def music(folder: Path, seconds: float) -> Path:
 
 @pytest.mark.parametrize(("seconds", "segments"), [(0.2, 1), (3.0, 1), (29.9, 1), (34.9, 1), (35.1, 2), (61.0, 2)])
 def test_segments_of_short_and_longer_tracks(tmp_path: Path, models: Models, seconds: float, segments: int) -> None:
-    features = Extractor(models)(music(tmp_path, seconds), "a")
+    features = Extractor.of(models)(music(tmp_path, seconds), "a")
     assert features.embeddings.shape == (segments, 3, 64)
     assert features.duration == pytest.approx(seconds)
 
@@ -45,8 +45,8 @@ def test_a_short_tail_is_embedded_alone(tmp_path: Path, models: Models) -> None:
     path = music(tmp_path, 36.0)
     wave, rate = soundfile.read(path)
     soundfile.write(tmp_path / "tail.wav", wave[30 * rate :], rate)
-    both = Extractor(models)(path).embeddings
-    alone = Extractor(models)(tmp_path / "tail.wav").embeddings
+    both = Extractor.of(models)(path).embeddings
+    alone = Extractor.of(models)(tmp_path / "tail.wav").embeddings
     # Where the tail begins in the middle of a sound, the resampler sees silence before it in one case only.
     np.testing.assert_allclose(both[1], alone[0], atol=0.02 * np.abs(alone).max())
     assert np.abs(both[0] - both[1]).max() > 0
@@ -77,7 +77,7 @@ from m2e.extract.extractor import Extractor
 from m2e.extract.models import Models
 from m2e.cache import ExtractionConfig
 folder = Path({str(models.encoder_folder)!r})
-extract = Extractor(Models(ExtractionConfig(**{vars(models.config)}), folder, None, "cpu"))
+extract = Extractor.of(Models(ExtractionConfig(**{vars(models.config)}), folder, None, "cpu"))
 for i in range(100):
     extract(Path({str(music(tmp_path, 4.0))!r}), str(i))
     if i + 1 in (20, 100):
@@ -114,17 +114,17 @@ def test_a_long_track_is_heard_piece_by_piece_and_its_features_are_the_same(
     tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = music(tmp_path, 100.0)
-    held = Extractor(models).prepare(path)
-    whole = Extractor(models)(path)
+    held = Extractor.of(models).prepare(path)
+    whole = Extractor.of(models)(path)
     monkeypatch.setattr("m2e.extract.extractor.HELD_SECONDS", 20.0)
-    long = Extractor(models).prepare(path)
+    long = Extractor.of(models).prepare(path)
     assert [len(wave) for wave in long.segments] == [len(wave) for wave in held.segments]
     for mine, theirs in zip(long.segments, held.segments, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    features = Extractor(models)(path)
+    features = Extractor.of(models)(path)
     np.testing.assert_array_equal(features.embeddings, whole.embeddings)
     np.testing.assert_array_equal(features.chords.intervals, whole.chords.intervals)
     assert (features.chords.labels, features.key) == (whole.chords.labels, whole.key)
     path.write_bytes(path.read_bytes()[:-4] + b"more")  # whoever decodes twice has to look whether it is the same
     with pytest.raises(DataError, match="changed"):
-        Extractor(models).embed(long)
+        Extractor.of(models).embed(long)

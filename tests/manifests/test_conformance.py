@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.official import WRITERS
 
-from m2e.cache.schema import check_id
+from m2e.cache.types import check_id
 from m2e.common.errors import DataError
 from m2e.manifests import DATASETS, SPLITS, ValenceArousal, load
 from m2e.manifests.read import table

@@ -18,7 +18,7 @@ from support.clusters import Cluster, extract_on, start_client, wait_for_workers
 from support.runs import computed, content, extract_random, names, processes, stored, wait_until
 
 from m2e.cache import DataError
-from m2e.extract.job.shard import Part
+from m2e.extract.job.part import Part
 from m2e.extract.workers.schedule import LARGEST_BATCH, Lost
 
 Rounds = Callable[[int, int], int]

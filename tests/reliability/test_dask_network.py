@@ -11,7 +11,7 @@ import pytest
 from support.clusters import Cluster, start_client, wait_for_workers
 from support.runs import computed, content, extract_random, names, processes, wait_until
 
-from m2e.extract.job.shard import Part
+from m2e.extract.job.part import Part
 
 N = 300
 

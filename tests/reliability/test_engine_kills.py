@@ -29,7 +29,7 @@ from support.runs import (
 
 from m2e.cache.care.pack import pack
 from m2e.cache.folders import features_folder
-from m2e.extract.job.shard import Part
+from m2e.extract.job.part import Part
 from m2e.extract.workers.local import LocalWorkers
 from m2e.extract.workers.schedule import LARGEST_BATCH, Lost, run_tasks
 

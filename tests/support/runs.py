@@ -20,7 +20,7 @@ from m2e.cache.care.pack import pack
 from m2e.cache.catalogue import scan
 from m2e.cache.folders import features_folder
 from m2e.cache.writer import FeatureWriter
-from m2e.extract.job.shard import Part
+from m2e.extract.job.part import Part
 from m2e.extract.workers.local import LocalWorkers
 from m2e.extract.workers.schedule import Lost, run_tasks
 

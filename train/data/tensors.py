@@ -19,7 +19,8 @@ from torch import Tensor
 from m2e.cache import DataError, FeatureCache, FeatureTable, Labels, read_labels
 from m2e.cache.folders import MOST_MISSING
 from m2e.cache.harmony import MODES
-from m2e.cache.schema import SPLITS, ExtractionConfig, Split
+from m2e.cache.settings import ExtractionConfig
+from m2e.cache.types import SPLITS, Split
 from m2e.train.config import Task, TrainConfig
 from m2e.train.data.encoding import encode_chords
 from m2e.train.learning.spans import prefix_sums, span_means

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.settings import ExtractionConfig
 from m2e.common.checks import is_number, is_whole, require
 from m2e.common.errors import DataError
 from m2e.common.files import write_atomically

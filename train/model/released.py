@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.settings import ExtractionConfig
 from m2e.common.errors import DataError
 from m2e.common.regular import read_regular
 from m2e.train.config import Task, TrainConfig

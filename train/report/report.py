@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from m2e.cache.schema import ExtractionConfig
+from m2e.cache.settings import ExtractionConfig
 from m2e.train.config import TrainConfig
 from m2e.train.data.tensors import EmotionData
 from m2e.train.report.grids import Grid, run_grids, table_grid

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2e.cache.schema import Split
+from m2e.cache.types import Split
 from m2e.common.float32 import float32_products
 from m2e.train.config import Input, Task, TrainConfig
 from m2e.train.data.tensors import EmotionData

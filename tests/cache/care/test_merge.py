@@ -12,7 +12,7 @@ from m2e.cache.care.merge import merge
 from m2e.cache.care.pack import pack
 from m2e.cache.failures import Failure, read_failures, record_failure
 from m2e.cache.folders import feature_files, features_folder
-from m2e.cache.schema import FOREIGN, UNKNOWN, Source
+from m2e.cache.types import FOREIGN, UNKNOWN, Source
 
 LABELS = make_labels("deam", "D", 30)
 

@@ -21,7 +21,8 @@ from m2e.cache.care.repair import repair
 from m2e.cache.care.verify import verify
 from m2e.cache.cli import main
 from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, feature_files, features_folder
-from m2e.cache.schema import BY_DIGEST, FEATURE_VERSION, Source, fingerprints
+from m2e.cache.settings import BY_DIGEST, FEATURE_VERSION, fingerprints
+from m2e.cache.types import Source
 from m2e.common.errors import NewerError, UnreadableError
 from m2e.common.files import content_digest
 

@@ -103,7 +103,7 @@ def test_an_encoder_that_changes_before_the_workers_load_it_ends_the_run(
         edit(mine, layer_norm_eps=1e-6)
         return device
 
-    monkeypatch.setattr("m2e.extract.job.job.choose_device", change)
+    monkeypatch.setattr("m2e.extract.job.session.usable_device", change)
     result = extract(table, cache, "--encoder", mine, "--jobs", str(jobs))
     assert result.exit_code == 1
     assert f"Error: {mine} changed since this began: it is sha256:" in result.stderr.splitlines()[-1]
@@ -116,7 +116,7 @@ def test_an_encoder_that_changes_before_the_workers_load_it_ends_the_run(
 def test_weights_are_compared_once_they_are_loaded(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = find_encoder(str(mine))
     config = ExtractionConfig(source.name, source.revision, chords="cnn", chords_revision=recogniser_revision("cnn"))
-    good = Extractor(Models(config, mine, None, "cpu"))
+    good = Extractor.of(Models(config, mine, None, "cpu"))
     good.load()
     real = extractor.load_encoder
 
@@ -135,12 +135,12 @@ def test_weights_are_compared_once_they_are_loaded(mine: Path, monkeypatch: pyte
 
 def test_the_pinned_encoder_is_known_by_its_files(hub: Path) -> None:
     config = ExtractionConfig("mine-v1", COMMIT, chords="template")
-    Extractor(Models(config, hub, None, "cpu")).load()
+    Extractor.of(Models(config, hub, None, "cpu")).load()
     edit(hub, layer_norm_eps=1e-6)
     with pytest.raises(DataError, match="changed since this began"):
-        Extractor(Models(config, hub, None, "cpu")).load()
+        Extractor.of(Models(config, hub, None, "cpu")).load()
     # Of a former cache's commit no file tells.
-    Extractor(Models(replace(config, encoder_revision="1" * 40), hub, None, "cpu")).load()
+    Extractor.of(Models(replace(config, encoder_revision="1" * 40), hub, None, "cpu")).load()
 
 
 def test_a_registered_name_is_only_for_that_encoder(mine: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_caches_whose_fingerprint_has_the_name_in_it_are_read(tmp_path: Path) ->
     """As versions before 0.2 made them."""
     from support.caches import make_cache, make_labels
 
-    from m2e.cache.schema import FormerConfig
+    from m2e.cache.settings import FormerConfig
 
     former = FormerConfig("my-encoder", "sha256:" + "0" * 64, chords="template")
     now = ExtractionConfig("my-encoder", "sha256:" + "0" * 64, chords="template")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import HubertConfig, HubertModel
 
-from m2e.cache.schema import PRECISIONS, Precision
+from m2e.cache.settings import PRECISIONS, Precision
 from m2e.extract.encoders import mert_net as mert
 from m2e.extract.encoders.mert_net import MERT, PositionalConvolution
 from m2e.extract.encoders.registry import Encoder

@@ -12,11 +12,11 @@ import pytest
 
 from m2e.cache.failures import Failure, read_failures, record_failure, settle_failure
 from m2e.cache.layout import INDEX
-from m2e.cache.schema import FOREIGN, UNKNOWN
+from m2e.cache.types import FOREIGN, UNKNOWN
 from m2e.common.errors import DataError
 from m2e.extract.job import overwriting
+from m2e.extract.job.part import Part
 from m2e.extract.job.plan import Plan, Selection, make_plan
-from m2e.extract.job.shard import Part
 from m2e.manifests.store import Standing, manifest_labels
 from m2e.manifests.types import Manifest, Track
 

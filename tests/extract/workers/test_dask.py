@@ -15,7 +15,7 @@ from support.runs import RandomFeatures, computed, content, extract_random, name
 from m2e.cache import DataError, ExtractionConfig
 from m2e.extract.cli import main
 from m2e.extract.encoders.registry import find_encoder
-from m2e.extract.job.shard import Part
+from m2e.extract.job.part import Part
 from m2e.extract.models import Models
 from m2e.extract.workers.dask import dask_workers
 from m2e.extract.workers.requirement import Requirement

@@ -24,10 +24,10 @@ from m2e.extract.encoders.batching import embed_tracks
 from m2e.extract.encoders.mert import load_mert
 from m2e.extract.encoders.registry import Encoder, find_encoder, load_encoder
 from m2e.extract.encoders.tiny import tiny_encoder_folder
-from m2e.extract.extractor import Extractor
+from m2e.extract.extractor import Extractor, PreparedTrack
 from m2e.extract.job.plan import Task
 from m2e.extract.job.report import Tally
-from m2e.extract.models import Models, PreparedTrack
+from m2e.extract.models import Models
 from m2e.extract.workers import gpu
 from m2e.extract.workers.attempts import attempt
 from m2e.extract.workers.gpu import Busy, extract_ahead
@@ -273,7 +273,7 @@ def test_features_equal_those_of_one_process_and_a_broken_file_is_a_failure(
     assert spans
     for task in tasks:
         if task.track_id in found:
-            track, alone = found[task.track_id], Extractor(models)(task.path, task.track_id)
+            track, alone = found[task.track_id], Extractor.of(models)(task.path, task.track_id)
             assert isinstance(track, TrackFeatures)
             np.testing.assert_array_equal(track.embeddings, alone.embeddings)
             assert (track.chords.labels, track.key, track.audio_sha256) == (
@@ -287,7 +287,7 @@ def test_a_worker_with_a_gpu_seals_them_all_and_says_when_it_was_busy(
     models: Models, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All but the device: `models` say "cuda", and the encoder that is loaded for it is on the CPU."""
-    monkeypatch.setattr(gpu, "extractor_of", lambda _: Extractor(models))
+    monkeypatch.setattr(gpu, "extractor_of", lambda _: Extractor.of(models))
     work = Extraction(replace(models, device="cuda"), tmp_path / "cache")
     for batch in (tasks[:4], tasks[4:]):
         *outcomes, busy = work(iter(batch))

@@ -288,7 +288,7 @@ def test_above_the_highest_generation_the_remedy_that_is_named_helps(tmp_path: P
 def test_a_lock_that_another_packer_holds_spoils_no_run(tmp_path: Path) -> None:
     table, cache = write_songs(tmp_path, 1), tmp_path / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("m2e.extract.job.job.Session._pack", lambda session: None)
+        patch.setattr("m2e.extract.job.session.Session._pack", lambda session: None)
         extract(table, cache)
     with pack_lock(cache / "songs"):
         result = extract(table, cache)
@@ -310,7 +310,7 @@ def test_features_stay_until_there_are_new_ones_whatever_ends_the_run(tmp_path: 
     assert "the audio of 4 of 4 tracks is another" in asked.stderr
     for options in (["--accept-changes"], ["--accept-changes", "--overwrite"]):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("m2e.extract.job.job.choose_device", lambda device: sys.exit(143))
+            patch.setattr("m2e.extract.job.session.usable_device", lambda device: sys.exit(143))
             assert extract(table, cache, *options).exit_code == 143
         np.testing.assert_array_equal(FeatureCache.open(cache / "songs").load().embeddings, before.embeddings)
     done = extract(table, cache, "--accept-changes")
@@ -391,7 +391,7 @@ def test_audio_that_vanishes_after_the_plan_is_missing_and_the_next_run_tries_it
         return device
 
     with monkeypatch.context() as patch:
-        patch.setattr("m2e.extract.job.job.choose_device", vanish)
+        patch.setattr("m2e.extract.job.session.usable_device", vanish)
         result = extract(table, cache)
     assert result.exit_code == 0
     summary = json.loads(result.stdout)
@@ -407,7 +407,7 @@ def test_audio_that_vanishes_after_the_plan_is_missing_and_the_next_run_tries_it
 
     (tmp_path / "3.mp3").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("m2e.extract.job.job.choose_device", vanish)
+        patch.setattr("m2e.extract.job.session.usable_device", vanish)
         summary = json.loads(extract(table, cache, "--overwrite").stdout)
     assert (summary["kept"], summary["new"], summary["unheard"]) == (5, 2, 3)
     assert len(FeatureCache.open(cache / "songs").track_ids) == 5
@@ -525,7 +525,9 @@ def test_features_of_a_replaced_table_are_not_read_as_the_new_ones(
     second.write_text("\n".join([rows[0], *(f"{id_},{sound},5,5" for id_, sound in sounds.items())]))
     assert extract(second, cache).exit_code == 1
     with monkeypatch.context() as patch:
-        patch.setattr("m2e.extract.job.job.choose_device", lambda device: sys.exit(143))  # ends before the first track
+        patch.setattr(
+            "m2e.extract.job.session.usable_device", lambda device: sys.exit(143)
+        )  # ends before the first track
         assert extract(second, cache, "--replace").exit_code == 143
     assert FeatureCache.open(cache / "songs").track_ids == ("song00",)
     assert FeatureCache.open(cache / "songs").hours * 3600 < 40
