@@ -149,7 +149,8 @@ def test_changed_audio_is_extracted_again_and_overwrite_replaces_all(
     asked = extract(table, cache, "--check-audio")
     assert asked.exit_code == 1
     assert "the audio of 2 of 6 tracks is another than when it was extracted" in asked.stderr
-    assert "--accept-changes extracts them again. Nothing was changed" in asked.stderr
+    said = "--accept-changes extracts them again; another data set needs another --name. Nothing was changed"
+    assert said in asked.stderr
     assert files(cache) == names
     result = extract(table, cache, "--check-audio", "--accept-changes")
     assert result.exit_code == 0
