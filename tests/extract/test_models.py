@@ -58,7 +58,7 @@ def test_precision_reaches_the_network_and_is_a_group_of_its_own(
 ) -> None:
     other = replace(models, config=replace(models.config, precision=precision))
     path = music(tmp_path, 3.0)
-    here, there = (Extractor(those)(path).embeddings for those in (models, other))
+    here, there = (Extractor.of(those)(path).embeddings for those in (models, other))
     assert 1e-5 < np.linalg.norm(here - there) / np.linalg.norm(here) < 0.1
     assert other.config.fingerprint != models.config.fingerprint
 
@@ -96,7 +96,7 @@ def test_models_check_themselves(models: Models, change: dict[str, Any]) -> None
 def test_audio_at_another_rate_than_the_encoders_is_refused(models: Models, tmp_path: Path) -> None:
     other = replace(models, config=replace(models.config, sample_rate=16_000))
     with pytest.raises(DataError, match="hears audio of 24000 Hz, and the settings say sample_rate 16000"):
-        Extractor(other)(music(tmp_path, 1))
+        Extractor.of(other)(music(tmp_path, 1))
 
 
 @pytest.mark.parametrize("layers", [(7, 5), (5, 5), (), (-1, 5)])

@@ -46,7 +46,7 @@ def test_predicting_audio_equals_evaluating_its_cache(workspace: Path, predictor
 
 
 def test_the_timeline_is_each_segment_alone_beside_the_songs_chords(workspace: Path, predictor: Predictor) -> None:
-    features = Extractor(predictor.setup.models)(workspace / "music/more/long.flac")
+    features = Extractor.of(predictor.setup.models)(workspace / "music/more/long.flac")
     result = predictor.predict_features(features, "x")
     assert [(moment.start, moment.end) for moment in result.timeline] == [(0, 30), (30, 60), (60, 90)]
     assert result.seconds == pytest.approx(100)
@@ -67,7 +67,7 @@ def test_a_short_song_is_one_moment_that_ends_with_it(workspace: Path, predictor
 
 
 def test_a_song_without_chords_is_predicted(workspace: Path, predictor: Predictor) -> None:
-    features = Extractor(predictor.setup.models)(workspace / "music/short.ogg")
+    features = Extractor.of(predictor.setup.models)(workspace / "music/short.ogg")
     silent = replace(features, chords=ChordSequence.from_labels(np.zeros((0, 2)), []), key=None)
     result = predictor.predict_features(silent)
     assert np.isfinite(result.emotion.valence)
@@ -172,7 +172,7 @@ def test_two_predictors_in_turn_load_their_models_once_and_leave_the_process_as_
 
 
 def test_an_encoder_of_another_width_is_one_line(workspace: Path, predictor: Predictor) -> None:
-    features = Extractor(predictor.setup.models)(workspace / "music/short.ogg")
+    features = Extractor.of(predictor.setup.models)(workspace / "music/short.ogg")
     with pytest.raises(DataError, match="takes features of width 128; its encoder makes 64"):
         predictor.predict_features(replace(features, embeddings=features.embeddings[..., :32]))
 

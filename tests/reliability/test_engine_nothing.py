@@ -6,12 +6,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from support.caches import random_track
 
 from m2e.cache import ExtractionConfig, FeatureWriter
 from m2e.cache.care.pack import pack
 from m2e.cache.folders import features_folder
 from m2e.extract.encoders.registry import find_encoder
+from m2e.manifests import load
+from m2e.manifests.store import save_labels
 
 CODE = """
 import json, resource, sys
@@ -37,6 +40,7 @@ def test_nothing_to_do(tmp_path: Path, rounds: Callable[[int, int], int]) -> Non
     pack(features_folder(tmp_path / "cache" / "songs", config))
     table = tmp_path / "songs.csv"
     table.write_text("\n".join(rows) + "\n")
+    save_labels(load(str(table)), tmp_path / "cache" / "songs", np.ones(n, np.bool_))
     options = ["--encoder", "tiny", "--chords", "template", "--json"]
     command = [sys.executable, "-c", CODE, "--dataset", str(table), "--cache", str(tmp_path / "cache"), *options]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

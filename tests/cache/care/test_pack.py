@@ -319,7 +319,7 @@ def test_without_locks_of_the_kernel_a_file_stands_for_one(tmp_path: Path, monke
 def test_a_living_writers_temporary_stays_and_a_dead_ones_goes(tmp_path: Path) -> None:
     """Whatever their names say."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom m2e.cache import files\n"
+        "import sys, time\nfrom pathlib import Path\nfrom m2e.common import files\n"
         "real = files.os.fsync\n"
         "def fsync(descriptor):\n    print(flush=True)\n    time.sleep(60)\n"
         "files.os.fsync = fsync\nfiles.write_atomically(Path(sys.argv[1]) / 'file', b'x' * 1000)\n"

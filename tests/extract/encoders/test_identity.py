@@ -127,10 +127,10 @@ def test_weights_are_compared_once_they_are_loaded(mine: Path, monkeypatch: pyte
 
     monkeypatch.setattr(extractor, "load_encoder", loaded)
     with pytest.raises(DataError, match="changed since this began"):
-        Extractor(good.models).encoder  # noqa: B018
+        Extractor.of(good.models).encoder  # noqa: B018
     other = replace(config, chords_revision="sha256:" + "0" * 64)
     with pytest.raises(DataError, match=r"cnn changed since this began: it is sha256:.* and the features are to be of"):
-        Extractor(replace(good.models, config=other)).recogniser  # noqa: B018
+        Extractor.of(replace(good.models, config=other)).recogniser  # noqa: B018
 
 
 def test_the_pinned_encoder_is_known_by_its_files(hub: Path) -> None:
