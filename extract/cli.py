@@ -291,8 +291,6 @@ def main(
     if dry_run and scheduler:
         raise click.UsageError("--dry-run measures this machine; the workers of --scheduler are elsewhere")
     check_choices(choices, datasets)
-    if encoder == "tiny":
-        say("the tiny encoder is untrained: good for trying out, not for results", "note")
     job = Job(
         datasets,
         root,
@@ -324,6 +322,8 @@ def main(
         resampler=resampler,
         precision=precision,
     )
+    if job.sessions[0].config.encoder == "tiny":
+        say("the tiny encoder is untrained: good for trying out, not for results", "note")
     if dry_run:
         from m2e.extract.job.estimate import say_estimate
 

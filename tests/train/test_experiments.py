@@ -10,9 +10,8 @@ from click.testing import CliRunner
 from support.caches import make_cache, make_labels
 
 from m2e.cache import DataError
-from m2e.train import reproduce, train
+from m2e.train import evaluate, reproduce, train
 from m2e.train.cli import main
-from m2e.train.scoring import evaluate
 
 
 @pytest.fixture(scope="module")

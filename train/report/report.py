@@ -72,7 +72,9 @@ class Report:
         metric, mean and sd over seeds, low and high of its interval, the paper's number, and the difference from it."""
         import pandas as pd
 
-        return pd.DataFrame(list(self.rows()))
+        frame = pd.DataFrame(list(self.rows()))
+        numbers = ["mean", "sd", "low", "high", "paper", "difference"]
+        return frame.astype(dict.fromkeys(numbers, float))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """A metric of each result."""
