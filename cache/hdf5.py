@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.common.errors import DamagedError, NewerError, UnreadableError
+from m2e.common.errors import DamagedError, NewerError, UnreadableError, first_line
 from m2e.common.regular import open_regular
 
 MAX_FILE_BYTES = 8 << 30
@@ -150,7 +150,7 @@ def _checked(
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         if isinstance(error, OSError) and error.errno:  # the system's, not HDF5's
             raise UnreadableError(f"cannot read {path}: {os.strerror(error.errno)}") from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DamagedError(f"{path} is no HDF5 that can be read: {reason}") from error
     return Contents(path, version, blocks, numbers, raw)
 

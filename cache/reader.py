@@ -19,7 +19,6 @@ from m2e.cache.folders import one_features_folder, read_config
 from m2e.cache.harmony import MODES, ChordSequence, Key
 from m2e.cache.labels import read_labels
 from m2e.cache.layout import unsound
-from m2e.cache.mapped import MappedEmbeddings
 from m2e.cache.notes import Note, read_notes
 from m2e.cache.settings import ExtractionConfig
 from m2e.cache.types import Labels
@@ -236,15 +235,6 @@ class FeatureCache:
             key_mode=records.index["key_mode"].copy(),
             audio_sha256=[digest.tobytes() for digest in records.index["audio_sha256"]],
         )
-
-    def map(self, track_ids: Sequence[str] | None = None) -> MappedEmbeddings:
-        """Map the embeddings of many tracks, all by default, for a data set that is larger than memory.
-
-        Raises:
-            KeyError: a track has no features.
-        """
-        ids = self.track_ids if track_ids is None else tuple(track_ids)
-        return self._steadily(lambda: MappedEmbeddings(self._catalogue, self._rows(ids)))
 
     def _rows(self, ids: tuple[str, ...]) -> NDArray[np.int64]:
         return np.array([self._row[track_id] for track_id in ids], np.int64)

@@ -14,6 +14,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or _is_harmless(char) else ascii(char)[1:-1] for char in text)
 
 
+def first_line(error: BaseException) -> str:
+    """Of an exception's message; its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _is_harmless(char: str) -> bool:
     return unicodedata.category(char) in ("Zs", "Cf") and char not in _TURNS
 

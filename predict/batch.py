@@ -30,7 +30,7 @@ def load(setup: Setup) -> Predictor:
     return Predictor(setup)
 
 
-def attempt(song: Path, setup: Setup) -> SongPrediction | str:
+def predict_or_say(song: Path, setup: Setup) -> SongPrediction | str:
     """The prediction for a song, or one line on why there is none. Raises DataError where the model is unusable."""
     predictor = load(setup)
     try:
@@ -69,7 +69,7 @@ class _Prediction:
 
 
 def predict_songs(
-    songs: Sequence[Path], setup: Setup, jobs: int, hear: Hear = attempt
+    songs: Sequence[Path], setup: Setup, jobs: int, hear: Hear = predict_or_say
 ) -> Generator[SongPrediction | str, None, None]:
     """Of each song its prediction, or one line on why there is none, as they come: roughly in the order given.
 

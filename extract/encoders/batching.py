@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.common.errors import DataError
+from m2e.common.errors import DataError, first_line
 from m2e.extract.audio.sound import SizedWaves, Wave
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _wait_for(device: Any) -> None:
     try:
         device.synchronize()
     except RuntimeError as error:
-        raise DeviceLostError(f"the GPU failed: {str(error).splitlines()[0]}") from error
+        raise DeviceLostError(f"the GPU failed: {first_line(error)}") from error
 
 
 class _Track(Generic[T]):

@@ -123,7 +123,7 @@ class Worker:
 
 def _work(connection: Connection, setup: Setup, memory_bytes: int) -> None:
     """The process: load, then answer each path with a prediction or an error, until the other end closes."""
-    from m2e.predict.batch import attempt, load
+    from m2e.predict.batch import load, predict_or_say
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
     try:
@@ -148,7 +148,7 @@ def _work(connection: Connection, setup: Setup, memory_bytes: int) -> None:
             path = connection.recv_bytes().decode()
         except EOFError:
             return
-        result = attempt(Path(path), setup)
+        result = predict_or_say(Path(path), setup)
         if isinstance(result, str):
             out_of_memory = "MemoryError" in result or "allocate memory" in result
             reason = "it takes more memory than is allowed" if out_of_memory else result.replace(path, "the file")

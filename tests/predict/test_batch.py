@@ -11,7 +11,7 @@ from support.workspace import STUDENT
 
 from m2e.extract import extractor
 from m2e.extract.workers import limits
-from m2e.predict.batch import attempt, predict_songs
+from m2e.predict.batch import predict_or_say, predict_songs
 from m2e.predict.result import SongPrediction
 from m2e.predict.setup import Setup, prepare
 
@@ -44,7 +44,7 @@ def test_a_decoder_that_hangs_costs_that_song(workspace: Path, names: list[str])
 
         extractor.load_audio = load_audio  # type: ignore[assignment]
         try:
-            return attempt(song, setup)
+            return predict_or_say(song, setup)
         finally:
             extractor.load_audio = real
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from m2e.common.console import console
-from m2e.common.errors import DataError
+from m2e.common.errors import DataError, first_line
 
 
 def under_torchrun() -> bool:
@@ -64,7 +64,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         if not any(word in str(error).lower() for word in ("connection", "gloo", "nccl", "peer")):
             raise
         raise DataError(
-            f"process {rank()} of {size()} lost another process of this job ({str(error).splitlines()[0][:120]}); "
+            f"process {rank()} of {size()} lost another process of this job ({first_line(error)[:120]}); "
             "the same command goes on from the last epoch that was kept"
         ) from error
     finally:

