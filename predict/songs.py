@@ -41,7 +41,9 @@ def _expand(path: Path) -> Iterator[Path]:
     if not os.path.isdir(path):  # noqa: PTH112 - no error where it cannot be looked at: reading it tells why
         yield path
         return
-    found = sorted(song for song in _search(path) if song.suffix.lower() in SUFFIXES and os.path.isfile(song))  # noqa: PTH113
+    # A link that leads nowhere is a song that cannot be read, which is said.
+    songs = (song for song in _search(path) if song.suffix.lower() in SUFFIXES)
+    found = sorted(song for song in songs if os.path.isfile(song) or os.path.islink(song))  # noqa: PTH113, PTH114
     if not found:
         raise DataError(f"{path} holds no audio files: none whose suffix is .mp3, .flac, .wav, .ogg, .m4a or the like")
     yield from found

@@ -485,9 +485,11 @@ class _Part:
             return None
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
+        # Matroska counts from the film's beginning, before which there may be no sound.
+        start = float((stream.start_time or 0) * (stream.time_base or 0)) if form.startswith("matroska") else 0.0
         if tagged := _clock(stream.metadata.get("DURATION", "")):
-            return tagged
-        return container.duration / av.time_base if alone and container.duration else None
+            return tagged - max(0.0, start)
+        return container.duration / av.time_base - max(0.0, start) if alone and container.duration else None
 
 
 class _Gatherer:

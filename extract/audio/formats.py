@@ -13,9 +13,10 @@ aac ac3 aiff amr ape asf au avi avr caf dsf dts dtshd eac3 flac flv iff ircam lo
 mpegts nistsphere ogg paf pvf rm shn tak truehd tta voc w64 wav wv xwma
 """
 _SUFFIXES = """
-3g2 3ga 3gp aac ac3 adts aif aifc aiff alac amr ape asf au avi bwf caf dff dsf dts dtshd eac3 ec3 f4a fla flac flv loas
-m2a m2ts m4a m4b m4r m4v mka mkv mlp mov mp+ mp1 mp2 mp3 mp4 mpa mpc mpeg mpg mpga mpp mts oga ogg ogm ogv ogx opus paf
-pvf ra rf64 rm shn snd sph spx tak thd ts tta vob voc w64 wav wave weba webm wma wmv wv xwma
+3g2 3ga 3gp 8svx aac ac3 adts aif aifc aiff alac amr ape asf au avi avr bwf caf dff dsf dts dtshd eac3 ec3 f4a fla
+flac flv iff latm loas m2a m2ts m4a m4b m4r m4v maud mka mkv mlp mov mp+ mp1 mp2 mp3 mp4 mpa mpc mpeg mpg mpga mpp mts
+nist oga ogg ogm ogv ogx opus paf pvf ra rf64 rm rmvb sf shn snd sph spx svx tak thd ts tta vob voc w64 wav wave weba
+webm wma wmv wv xwma
 """
 DEMUXERS = tuple(_DEMUXERS.split())
 """FFmpeg's names of the forms that are read."""

@@ -18,8 +18,9 @@ _SILENT = 1e-4  # -80 dB of full scale
 _AT_THE_TOP = 0.999
 _MUCH_CLIPPED = 0.1
 _FAR_OFF_CENTRE = 0.01
-# Of the energy that the mean of channels that have nothing to do with each other has: -40 dB.
-_CANCELLED = 1e-4
+# Of the energy that the mean of channels that have nothing to do with each other has: two of them correlate below -.9,
+# which no mix is meant to do. What lossy coding leaves of channels that cancel is up to -12 dB, and is noise.
+_CANCELLED = 0.1
 
 
 class Levels:

@@ -139,13 +139,13 @@ def encode(
     return path
 
 
-def mux(out: Any, stream: Any, samples: Wave) -> None:
-    """Encode samples into one stream of an open container."""
+def mux(out: Any, stream: Any, samples: Wave, start: int = 0) -> None:
+    """Encode samples into one stream of an open container; the first has the time `start`, in samples."""
     layout = _LAYOUTS.get(len(samples), f"{len(samples)} channels")
-    for start in range(0, samples.shape[1], 4096):
-        piece = np.ascontiguousarray(samples[:, start : start + 4096], np.float32)
+    for first in range(0, samples.shape[1], 4096):
+        piece = np.ascontiguousarray(samples[:, first : first + 4096], np.float32)
         frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=layout)
-        frame.rate, frame.pts = stream.rate, start
+        frame.rate, frame.pts = stream.rate, start + first
         for packet in stream.encode(frame):
             out.mux(packet)
     for packet in stream.encode(None):

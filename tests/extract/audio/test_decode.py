@@ -339,6 +339,19 @@ def test_films_and_pictures_beside_the_sound_are_not_looked_at(tmp_path: Path) -
         load_audio(silent_film)
 
 
+@pytest.mark.parametrize("container", ["matroska", "webm"])
+def test_sound_that_begins_later_is_not_cut(tmp_path: Path, container: str) -> None:
+    path = tmp_path / "a"
+    with av.open(str(path), "w", format=container) as out:
+        stream = out.add_stream("libopus", rate=48_000, layout="mono")
+        mux(out, stream, noise(3, 48_000), start=2 * 48_000)
+    audio = load_audio(path)
+    assert audio.duration == pytest.approx(3, abs=0.02)
+    assert audio.notes == ()
+    with pytest.raises(DataError, match=r"is cut: (1\.\d|2\.0) of 3\.0 s"):
+        load_audio(cut(path, 0.6))
+
+
 @pytest.mark.parametrize("channels", [3, 8, 12])
 def test_all_channels_are_averaged_however_many(tmp_path: Path, channels: int) -> None:
     wave = noise(1, RATE, channels)
