@@ -15,7 +15,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import click
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -26,7 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from m2e.common.console import say
-from m2e.common.errors import DataError
+from m2e.common.errors import DataError, RequestError
 from m2e.common.temporary import temporary_file
 from m2e.predict.serve.uploads import CONNECTIONS_IN_ALL, Connection, Refused, Uploads, pass_over, receive
 from m2e.predict.serve.worker import Limits, Worker
@@ -52,7 +51,7 @@ def serve_page(setup: Setup, host: str, port: int, limits: Limits) -> None:
 
     Raises:
         DataError: the address cannot be used, or the model cannot be loaded.
-        click.BadParameter: `host` does not name one address.
+        RequestError: `host` does not name one address.
     """
     local = is_loopback(host)
     try:
@@ -83,16 +82,16 @@ def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`.
 
     Raises:
-        click.BadParameter: it stands for many addresses, so that a Host header could not be checked, or is IPv6.
+        RequestError: it stands for many addresses, so that a Host header could not be checked, or is IPv6.
     """
     if host == "localhost":
         return True
     try:
         address = ipaddress.IPv4Address(host)
     except ValueError:
-        raise click.BadParameter(f"{host!r} is no IPv4 address, nor localhost", param_hint="--host") from None
+        raise RequestError(f"--host: {host!r} is no IPv4 address, nor localhost") from None
     if address.is_unspecified or address.is_multicast:
-        raise click.BadParameter(f"{host} is no address of this machine: name one", param_hint="--host")
+        raise RequestError(f"--host: {host} is no address of this machine: name one")
     return address.is_loopback
 
 
