@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ def _surroundings() -> object:
     return Path.cwd(), {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
+def _answers(pool: Any) -> bool:
+    """A process can die after its command has ended, too."""
+    try:
+        return bool(pool.submit(bool, 1).result())
+    except (BrokenExecutor, RuntimeError):
+        return False
+
+
 @contextmanager
 def _lent_workers() -> Iterator[None]:
     start, end = LocalWorkers._pool, LocalWorkers.kill
@@ -41,7 +50,7 @@ def _lent_workers() -> Iterator[None]:
         now = _surroundings()
         while slot not in self._pools and _idle:
             where, pool = _idle.pop()
-            if where == now and all(process.is_alive() for process in pool._processes.values()):
+            if where == now and _answers(pool):
                 self._pools[slot] = pool
             else:
                 pool.shutdown(wait=True)

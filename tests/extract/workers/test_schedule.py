@@ -162,7 +162,7 @@ def test_what_a_worker_did_not_get_to_is_handed_out_again_and_batches_are_bounde
 FOLLOWER = """
 import sys
 from pathlib import Path
-from test_engine import Square
+from test_schedule import Square
 from m2e.extract.workers.schedule import run_tasks
 from m2e.extract.workers.local import LocalWorkers
 with LocalWorkers(2) as workers:
