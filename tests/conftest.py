@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,20 +31,34 @@ def reference() -> Path:
     return Path(folder)
 
 
-@pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny project (see `support.workspace`), made once for all processes of a run: read it, or copy it to write."""
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is made once for all processes of a run: read it, or copy it to write."""
     from filelock import FileLock
-    from support.workspace import make_workspace
 
     # Under pytest-xdist every process has a folder of its own in the one that they share.
-    shared = tmp_path_factory.getbasetemp()
+    shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    folder = shared / "workspace"
-    with FileLock(shared / "workspace.lock"):
+    folder = shared / name
+    with FileLock(shared / f"{name}.lock"):
         if not (folder / "made").exists():
             folder.mkdir()
-            make_workspace(folder)
+            make(folder)
             (folder / "made").touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny project (see `support.workspace`); see `made_once`."""
+    from support.workspace import make_workspace
+
+    return made_once(tmp_path_factory, "workspace", make_workspace)
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four synthetic data sets at their smallest, 12 tracks each; see `made_once`."""
+    from m2e.synthetic.sets import make_demo
+
+    return made_once(tmp_path_factory, "demo-data", lambda folder: make_demo(folder, scale=0.01, jobs=1))

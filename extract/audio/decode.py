@@ -295,10 +295,13 @@ class _Part:
         gather = _Gatherer(1)
         frames = self._without_padding() if self._container.format.name in _EXACT else self._decode()
         for frame in frames:
-            if kind != (frame.layout.nb_channels, frame.sample_rate):
+            channels, rate = frame.layout.nb_channels, frame.sample_rate
+            if channels > _MOST_CHANNELS:
+                frame, channels = self._mixed(frame, channels), 1
+            if kind != (channels, rate):
                 if filled:
                     yield self._block(gather, filled, kind[1])
-                kind, filled = (frame.layout.nb_channels, frame.sample_rate), 0
+                kind, filled = (channels, rate), 0
                 if not RATES[0] <= kind[1] <= RATES[1]:
                     raise DataError(f"has a sample rate of {kind[1]:,} Hz: {RATES[0]:,} to {RATES[1]:,} Hz are read")
                 gather = _Gatherer(kind[0])
@@ -371,22 +374,16 @@ class _Part:
             for frame in frames:
                 if not self._untimed:
                     self._look_for_gap(frame)
-                yield frame if frame.layout.nb_channels <= _MOST_CHANNELS else self._mixed(frame)
+                yield frame
 
     def _demux(self) -> Iterator[Packet[AudioStream]]:
-        errors = 0
-        packets = self._container.demux(self._stream)
-        while errors < _MOST_READ_ERRORS:
+        for _ in range(_MOST_READ_ERRORS):
             try:
-                packet = next(packets)
-            except StopIteration:
-                return
+                yield from self._container.demux(self._stream)
             except (av.FFmpegError, OSError, ValueError) as error:
                 _pass_on_memory(error)
-                errors += 1
-                packets = self._container.demux(self._stream)
-                continue
-            yield packet
+            else:
+                return
 
     def _pass_by(self, packet: Packet[AudioStream], size: int) -> int:
         """Where a packet begins; what was skipped before it is lost."""
@@ -405,12 +402,11 @@ class _Part:
                 self._gaps += time - self._next_time
             self._next_time = time + frame.samples / max(frame.sample_rate, 1)
 
-    def _mixed(self, frame: AudioFrame) -> AudioFrame:
+    def _mixed(self, frame: AudioFrame, channels: int) -> AudioFrame:
         """The mean of all channels."""
         if self._mixer is None:
             self._mixer = av.AudioResampler(format="flt")
         packed = self._mixer.resample(frame)[0]
-        channels = frame.layout.nb_channels
         samples = np.frombuffer(memoryview(packed.planes[0]), np.float32, frame.samples * channels)
         mean = samples.reshape(-1, channels) @ np.full(channels, 1 / channels, np.float32)
         mixed = AudioFrame.from_ndarray(mean[None], format="fltp", layout="mono")

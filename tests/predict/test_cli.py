@@ -165,7 +165,7 @@ def test_a_cut_song_is_refused_or_heard_with_a_note(odd: Path, model: Path) -> N
     assert "note     cut: " in heard.stdout
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [pytest.param("2>&-", marks=pytest.mark.long), "<&- >&- 2>&-"])
 def test_without_standard_streams_the_work_is_done(music: Path, model: Path, tmp_path: Path, closed: str) -> None:
     """As a daemon starts it: nothing that is printed may land in the file that is opened next."""
     code = "from m2e.predict.cli import main; main()"

@@ -1,6 +1,7 @@
 """The synthetic data sets: the same seed gives the same music, and labels follow from what is heard."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return make_demo(tmp_path_factory.mktemp("demo"), scale=SCALE, jobs=1)
+def demo(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("demo")
+    return [Path(shutil.copytree(demo_data / each.name, folder / each.name)) for each in DEMO_SETS]
 
 
 def files(folders: list[Path]) -> list[Path]:

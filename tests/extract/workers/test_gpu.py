@@ -365,6 +365,7 @@ print(sorted(outcome for outcome in outcomes if isinstance(outcome, str)))
 def test_two_such_workers_end_in_peace(models: Models, tasks: list[Task], tmp_path: Path) -> None:
     """Each has decoders of its own, processes of a process: nobody complains about what they leave."""
     names = "from pathlib import PosixPath\nfrom m2e.cache import ExtractionConfig\n"
+    models = replace(models, decoders=gpu.SHARING)  # one for each
     done = subprocess.run(
         [sys.executable, "-c", names + RUN, str(tmp_path), repr(models)], capture_output=True, text=True, check=False
     )
