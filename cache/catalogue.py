@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,8 +19,6 @@ from m2e.cache.settings import ExtractionConfig
 from m2e.common.errors import DamagedError, DataError, UnreadableError
 
 _THREADS = 4
-_PIECE_BYTES = 16
-_ID_STEP = 16  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +26,7 @@ class Catalogue:
     """The tracks of a features folder.
 
     Attributes:
-        index: a row a track, sorted by id [shape=(N,), the fields of INDEX, ids not wider than they need to be].
+        index: a row a track, sorted by id [shape=(N,), dtype=INDEX].
         files: the files that hold them.
         file: which of `files` each track is read from [shape=(N,)].
         stored_file, stored_row: every record of every file, with those that are not read: the file, and the row of
@@ -120,8 +117,7 @@ def scan(features: Path, config: ExtractionConfig, unusable: dict[Path, DataErro
         UnreadableError, NewerError, DamagedError, DataError: see `open_features`; a damaged file is said with the
             command that repairs.
     """
-    opened: dict[str, tuple[FeatureFile, slice]] = {}
-    rows = _GrowingTable()
+    opened: dict[str, tuple[FeatureFile, NDArray[Any]]] = {}
     passed_over = set[str]()
     names = _names(features)
     while True:
@@ -129,8 +125,7 @@ def scan(features: Path, config: ExtractionConfig, unusable: dict[Path, DataErro
             if name in opened or name in passed_over:
                 continue
             try:
-                file, table = open_features(features, name, config)
-                opened[name] = file, rows.append(table)
+                opened[name] = open_features(features, name, config)
             except FileNotFoundError:
                 continue  # the second listing shows what replaced it
             except DataError as error:
@@ -144,9 +139,7 @@ def scan(features: Path, config: ExtractionConfig, unusable: dict[Path, DataErro
         if again == names and opened.keys() | passed_over >= set(names):
             break
         names = again
-    parts = [opened[name] for name in names if name in opened]
-    del opened, names, again  # thousands of names, while the next takes most memory
-    return _merge(parts, rows.taken)
+    return _merge([opened[name] for name in names if name in opened])
 
 
 def _names(features: Path) -> list[str]:
@@ -165,67 +158,27 @@ def _with_remedy(error: DataError, features: Path) -> DataError:
     )
 
 
-class _GrowingTable:
-    """Rows of many files in one piece of memory: a million in small pieces would take twice as much.
-
-    Its ids are hardly wider than the longest, which makes a row a third smaller for most data sets.
-    """
-
-    def __init__(self) -> None:
-        self._rows, self._n = np.empty(1024, _index_dtype(1)), 0
-
-    def append(self, table: NDArray[Any]) -> slice:
-        """Where the rows are from now on."""
-        longest = int(np.char.str_len(table["id"]).max(initial=0))
-        if longest > self._rows.dtype["id"].itemsize:
-            self._rows = self._rows.astype(_index_dtype(longest))
-        where = slice(self._n, self._n + len(table))
-        if where.stop > len(self._rows):
-            self._rows.resize(where.stop * 33 // 32, refcheck=False)  # nobody else has it yet
-        self._rows[where] = table
-        self._n = where.stop
-        return where
-
-    @property
-    def taken(self) -> NDArray[Any]:
-        return self._rows[: self._n]
-
-
-def _index_dtype(longest_id: int) -> np.dtype[Any]:
-    width = -(-longest_id // _ID_STEP) * _ID_STEP
-    return np.dtype([("id", f"S{width}"), *((name, INDEX[name]) for name in INDEX.names or () if name != "id")])
-
-
-def _merge(parts: list[tuple[FeatureFile, slice]], rows: NDArray[Any]) -> Catalogue:
-    """Sort the rows of some files by id, in their own memory, and take each track once."""
+def _merge(parts: list[tuple[FeatureFile, NDArray[Any]]]) -> Catalogue:
+    """Sort the rows of some files by id, and take each track once."""
     files = tuple(file for file, _ in parts)
-    sizes = [where.stop - where.start for _, where in parts]
-    if sum(sizes) != len(rows) or any(a.start > b.start for (_, a), (_, b) in itertools.pairwise(parts)):
-        # A packer replaced some files while they were read.
-        rows = np.concatenate([rows[:0], *(rows[where] for _, where in parts)])
+    sizes = [len(table) for _, table in parts]
+    rows = np.concatenate([np.zeros(0, INDEX), *(table for _, table in parts)])
+    parts.clear()
     stored_file = np.repeat(np.arange(len(files), dtype=np.int32), sizes)
     order = np.argsort(rows["id"], kind="stable")
     new = np.ones(len(rows), np.bool_)
     ids = rows["id"][order]
     new[1:] = ids[1:] != ids[:-1]
-    del ids
     chosen = order[new]
     row = np.empty(len(rows), np.int64)
-    place = np.cumsum(new, dtype=np.int64)
-    place -= 1
-    row[order] = place
+    row[order] = np.cumsum(new) - 1
     copies = order[~new]
-    del order, new, place
     rivals = chosen[row[copies]]
     generation = _generations(files)
     differ = (rows["digest"][copies] != rows["digest"][rivals]).any(axis=1)
     differ |= generation[stored_file[copies]] != generation[stored_file[rivals]]
     several = _choose(files, rows, stored_file, row, chosen, np.unique(row[copies[differ]]))
-    bytes_of_rows = rows.view("u1").reshape(len(rows), rows.itemsize)
-    for column in range(0, rows.itemsize, _PIECE_BYTES):  # a piece of all rows at a time: a second index is too much
-        piece = bytes_of_rows[:, column : column + _PIECE_BYTES]
-        piece[: len(chosen)] = piece[chosen]
-    return Catalogue(rows[: len(chosen)], files, stored_file[chosen], stored_file, row, *several)
+    return Catalogue(rows[chosen], files, stored_file[chosen], stored_file, row, *several)
 
 
 def _choose(
