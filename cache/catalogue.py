@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,11 +57,10 @@ class Catalogue:
             np.maximum.at(found, self.stored_row, of_files[self.stored_file])
         return found
 
-    def without(self, ids: Collection[str]) -> Catalogue:
-        """All but some tracks, for reading; `stored_file` and `stored_row` are empty then."""
-        if not ids:
+    def only(self, stays: NDArray[np.bool_]) -> Catalogue:
+        """Some rows [shape=(N,)], for reading; `stored_file` and `stored_row` are empty then."""
+        if stays.all():
             return self
-        stays = ~np.isin(self.index["id"], [track_id.encode() for track_id in ids])
         row = np.cumsum(stays) - 1
         replaced, rounded, disputed = (row[of[stays[of]]] for of in (self.replaced, self.rounded, self.disputed))
         return replace(

@@ -28,6 +28,7 @@ class Failure:
         attempts: how often the track was tried, in all runs together.
         keeps: SHA-256 in hex of the audio whose features the cache holds and kept; "" where it held none. The failure
             stands as long as these are there.
+        modified: when the audio file was, in nanoseconds since 1970; 0 where an older m2e did not say.
     """
 
     track_id: str
@@ -37,13 +38,14 @@ class Failure:
     audio_bytes: int
     attempts: int = 1
     keeps: str = ""
+    modified: int = 0
 
     def __post_init__(self) -> None:
         check_id(self.track_id)
         for name in ("path", "stage", "reason", "keeps"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(unlike(name, getattr(self, name), "a text"))
-        for name, least in (("audio_bytes", 0), ("attempts", 1)):
+        for name, least in (("audio_bytes", 0), ("attempts", 1), ("modified", 0)):
             if not is_whole(getattr(self, name), least):
                 raise ValueError(unlike(name, getattr(self, name), f"a whole number, {least} or more"))
 
@@ -51,6 +53,10 @@ class Failure:
     def order(self) -> tuple[int, bool]:
         """The highest of a track's is the last."""
         return self.attempts, self.stage == SETTLED
+
+    def is_of(self, path: Path, size: int, modified: int) -> bool:
+        """Whether it was this very file, which was modified then (in nanoseconds), that failed."""
+        return (self.audio_bytes, self.path) == (size, str(path.absolute())) and self.modified in (0, modified)
 
     def stands(self, audio_sha256: bytes | None) -> bool:
         """Whether nothing newer is there, where the cache has features of audio with this digest; None for none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from m2e.cache.folders import LABELS_FILE
 from m2e.cache.hdf5 import Schema, Schemas, hdf5_image, inspect
 from m2e.cache.types import SPLITS, Labels, Source
-from m2e.common.errors import DamagedError, DataError
+from m2e.common.errors import DamagedError, DataError, UnreadableError
 from m2e.common.files import write_atomically
 
 _NO_SPLIT = len(SPLITS)
@@ -37,6 +38,7 @@ _SCHEMA: Schema = {
     "root": ("S", 1),
     "paths": (np.dtype("<u8"), 1),
     "heard": (np.dtype("<u8"), 1),
+    "audio": (np.dtype("u1"), 2),
 }
 _SCHEMAS: Schemas = {1: _FORMER, _VERSION: _SCHEMA}
 
@@ -63,6 +65,7 @@ def write_labels(folder: Path, labels: Labels) -> None:
         "root": _encode([source.root] if source else []),
         "paths": source.paths.astype("<u8") if source else np.zeros(0, "<u8"),
         "heard": source.heard.astype("<u8") if source else np.zeros(0, "<u8"),
+        "audio": source.audio.astype("u1") if source else np.zeros((0, 32), "u1"),
     }
     write_atomically(folder / LABELS_FILE, hdf5_image(datasets, _VERSION, {"digest": _digest(datasets, _SCHEMA)}))
 
@@ -80,6 +83,8 @@ def read_labels(folder: Path) -> Labels:
             schema = _SCHEMAS[contents.version]
             values = {name: contents.read(name) for name in schema}
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise UnreadableError(f"{path} is a link to {path.readlink()}, which is not there") from error
         raise DataError(
             f"{folder} is no cache of a data set: it has no {LABELS_FILE}. `m2e-extract` makes one"
         ) from error
@@ -100,10 +105,15 @@ def read_labels(folder: Path) -> Labels:
             valence_arousal=values["valence_arousal"],
             clip_group=_decode(values["clip_group"]),
             artist=_decode(values["artist"]),
-            source=Source(root[0], values["paths"], values["heard"]) if root else None,
+            source=Source(root[0], values["paths"], values["heard"], values["audio"]) if root else None,
         )
     except (ValueError, IndexError) as error:
         raise DamagedError(f"{path} is damaged: {error}. {_AGAIN}") from error
+
+
+def has_labels(folder: Path) -> bool:
+    """Whether a data set's cache folder has labels.h5, be it a link that leads to nothing now."""
+    return os.path.lexists(folder / LABELS_FILE)
 
 
 def _digest(datasets: Mapping[str, NDArray[Any]], schema: Schema) -> NDArray[np.uint64]:

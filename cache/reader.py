@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from m2e.cache.catalogue import Catalogue, ChangedMeanwhile, gather
+from m2e.cache.catalogue import ChangedMeanwhile, gather
 from m2e.cache.catalogue import scan as scan
 from m2e.cache.failures import Failure, read_failures
 from m2e.cache.folders import one_features_folder, read_config
@@ -90,7 +90,8 @@ class FeatureCache:
         self.track_ids: tuple[str, ...] = tuple(track_id.decode() for track_id in self._catalogue.index["id"].tolist())
 
     def _scan(self) -> None:
-        self._catalogue: Catalogue = scan(self._features, self.config).without(self.labels.foreign)
+        found = scan(self._features, self.config)
+        self._catalogue = found.only(self.labels.theirs(found.index["id"], found.index["audio_sha256"]))
         self.__dict__.pop("_row", None)
 
     @cached_property

@@ -99,11 +99,14 @@ class Source:
         heard: a digest of the absolute path of the audio that its features were made of, or compared with; `FOREIGN`
             where features under its id are another table's, so that they are not read, and `UNKNOWN` where they have
             not been compared [shape=(N,)].
+        audio: the SHA-256 of that audio, so that features of other audio are not read, whatever their settings; zeros
+            where it is not known [shape=(N, 32)].
     """
 
     root: str
     paths: NDArray[np.uint64]
     heard: NDArray[np.uint64]
+    audio: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
         if not is_line(self.root):
@@ -111,11 +114,13 @@ class Source:
         for name in ("paths", "heard"):
             if not _is_table(getattr(self, name), "u", (len(self.paths),)) or (not self.root and len(self.paths)):
                 raise ValueError(f"a source's {name} must be a digest for each track")
+        if not _is_table(self.audio, "u", (len(self.paths), 32)):
+            raise ValueError("a source's audio must be 32 bytes for each track")
 
     def is_equal(self, other: Source) -> bool:
         """Whether all is the same."""
         return self.root == other.root and all(
-            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("paths", "heard")
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("paths", "heard", "audio")
         )
 
 
@@ -189,12 +194,18 @@ class Labels:
             shared = len(both)
         return shared > 0 and (any(registered) or 2 * shared >= min(sizes))
 
-    @property
-    def foreign(self) -> frozenset[str]:
-        """Ids under which the cache may hold features of another table's tracks, which are not these tracks'."""
-        if self.source is None:
-            return frozenset()
-        return frozenset(self.track_ids[row] for row in np.flatnonzero(self.source.heard == FOREIGN))
+    def theirs(self, ids: NDArray[np.bytes_], audio: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Whether features under these ids, sorted, of audio with these digests [shape=(M, 32)], are these tracks', as
+        far as anybody knows [shape=(M,)]."""
+        theirs = np.ones(len(ids), np.bool_)
+        if self.source is None or not self.source.root or not len(ids):
+            return theirs
+        mine = np.array([track_id.encode() for track_id in self.track_ids], "S")
+        rows = np.minimum(np.searchsorted(ids, mine), len(ids) - 1)
+        known = self.source.audio.any(axis=1)
+        other = (self.source.heard == FOREIGN) | (known & (audio[rows] != self.source.audio).any(axis=1))
+        theirs[rows[(ids[rows] == mine) & other]] = False
+        return theirs
 
     def __post_init__(self) -> None:
         what, n = f"labels of {repr(self.dataset)[:80]}", len(self.track_ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -13,7 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from m2e.cache.folders import LABELS_FILE
-from m2e.cache.labels import read_labels, write_labels
+from m2e.cache.labels import has_labels, read_labels, write_labels
 from m2e.cache.lock import pack_lock
 from m2e.cache.types import FOREIGN, UNKNOWN, Labels, Source
 from m2e.common.console import say
@@ -68,12 +68,13 @@ def manifest_labels(manifest: Manifest) -> Labels:
 def source_of(manifest: Manifest) -> Source:
     """Which manifest it is, for the labels that are made of it; all features are taken for its tracks'."""
     if manifest.root is None:
-        return Source("", np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+        return Source("", np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros((0, 32), np.uint8))
     root = str(manifest.root.resolve())
     prefix = f"{manifest.root}{os.sep}"
     paths = [str(track.audio_path).removeprefix(prefix) for track in manifest.tracks]
     place = os.fsencode(root).decode(errors="backslashreplace")
-    return Source(printable(place), _digests(paths), _digests(os.path.join(root, path) for path in paths))  # noqa: PTH118
+    heard = _digests(os.path.join(root, path) for path in paths)  # noqa: PTH118
+    return Source(printable(place), _digests(paths), heard, np.zeros((len(paths), 32), np.uint8))
 
 
 def _digests(paths: Iterable[str]) -> NDArray[np.uint64]:
@@ -83,7 +84,7 @@ def _digests(paths: Iterable[str]) -> NDArray[np.uint64]:
 
 def check_same(manifest: Manifest, folder: Path) -> None:
     """Raise DataError where a cache folder is another manifest's of the same name, or its labels cannot be read."""
-    if (folder / LABELS_FILE).exists():
+    if has_labels(folder):
         _check_same(manifest_labels(manifest), read_labels(folder), folder)
 
 
@@ -101,25 +102,25 @@ def _check_same(new: Labels, old: Labels, folder: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """How far the features that a cache keeps are a manifest's, track by track; all arrays [shape=(N,)].
+    """How far the features that a cache keeps are a manifest's, track by track.
 
     Attributes:
-        heard: see `Source`, as far as the cache knows.
-        here: what it is of the manifest's own audio.
+        heard, audio: see `Source`, as far as the cache knows.
+        here: what `heard` is of the manifest's own audio [shape=(N,)].
     """
 
     heard: NDArray[np.uint64]
+    audio: NDArray[np.uint8]
     here: NDArray[np.uint64]
-
-    @property
-    def unsure(self) -> NDArray[np.bool_]:
-        """Whose audio has to be compared by its digest."""
-        return self.heard != self.here
 
     @property
     def foreign(self) -> NDArray[np.bool_]:
         """Whose features are another table's, unless their audio is the same."""
         return self.heard == FOREIGN
+
+    def fits(self, audio: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Whether features of audio with these digests [shape=(N, 32)] are known to be of the manifest's."""
+        return (self.heard == self.here) & (~self.audio.any(axis=1) | (self.audio == audio).all(axis=1))
 
     @classmethod
     def of(cls, labels: Labels, old: Labels | None, replace: bool = False) -> Standing:
@@ -128,29 +129,45 @@ class Standing:
         Args:
             replace: where those are none of this manifest's, or there are none, the features are another's.
         """
-        same = old.is_same(labels) if old else not replace
+        same, n = old.is_same(labels) if old else not replace, len(labels.track_ids)
+        audio = np.zeros((n, 32), np.uint8)
         if labels.source is None or not labels.source.root:  # a registered data set, which its name tells from others
-            here = np.full(len(labels.track_ids), UNKNOWN + 1, np.uint64)
-            return cls(here if same else np.full(len(here), FOREIGN, np.uint64), here)
-        here = labels.source.heard
-        heard = np.full(len(here), UNKNOWN if same else FOREIGN, np.uint64)
-        if same and old and old.source:
+            here = np.full(n, UNKNOWN + 1, np.uint64)
+            return cls(here if same else np.full(n, FOREIGN, np.uint64), audio, here)
+        heard = np.full(n, UNKNOWN if same else FOREIGN, np.uint64)
+        if same and old and old.source and old.source.root:
             row = {track_id: i for i, track_id in enumerate(old.track_ids)}
             places = np.array([row.get(track_id, -1) for track_id in labels.track_ids], np.int64)
             heard = np.where(places >= 0, old.source.heard[places], heard)
-        return cls(heard, here)
+            audio = np.where(places[:, None] >= 0, old.source.audio[places], audio)
+        return cls(heard, audio, labels.source.heard)
+
+    def learned(self, confirmed: NDArray[np.bool_], audio: NDArray[np.uint8], doubted: NDArray[np.bool_]) -> Standing:
+        """With what was found out.
+
+        Args:
+            confirmed: whose features are of the manifest's audio, whose digest is in `audio`; zeros where it has none.
+            doubted: whose audio is another now: until new features are sealed, the former ones count.
+        """
+        heard = np.where(doubted & ~self.foreign, np.uint64(UNKNOWN), np.where(confirmed, self.here, self.heard))
+        known = audio.any(axis=1) & confirmed
+        kept = np.where(doubted[:, None], np.uint8(0), np.where(known[:, None], audio, self.audio))
+        return Standing(heard, kept, self.here)
+
+
+Learn = Callable[[Standing], Standing]
 
 
 def standing(manifest: Manifest, folder: Path, replace: bool = False) -> Standing:
     """How far the features in a data set's cache folder are this manifest's; `replace` as in `Standing.of`."""
-    old = read_labels(folder) if (folder / LABELS_FILE).exists() else None
+    old = read_labels(folder) if has_labels(folder) else None
     return Standing.of(manifest_labels(manifest), old, replace)
 
 
 def save_labels(
     manifest: Manifest,
     folder: Path,
-    confirmed: NDArray[np.bool_] | None = None,
+    learn: Learn = lambda known: known,
     *,
     replace: bool = False,
     wait: float = 0.0,
@@ -160,8 +177,7 @@ def save_labels(
     Args:
         manifest: the data set.
         folder: of its cache.
-        confirmed: whose features, where there are any, are known to be of the manifest's audio [shape=(N,)]; none of
-            those that are not known already.
+        learn: adds what was found out to how far the features that are kept are the manifest's.
         replace: also where that is the cache of another manifest of the same name.
         wait: seconds for another process to let the cache's lock go.
 
@@ -175,11 +191,11 @@ def save_labels(
     except OSError as error:
         raise DataError(f"cannot make {folder}: {error.strerror}") from error
     before = _before(labels, folder, replace)
-    if before and before.is_equal(with_standing(labels, before, confirmed, replace)):
+    if before and before.is_equal(with_standing(labels, before, learn, replace)):
         return
     with pack_lock(folder, wait=wait):
         before = _before(labels, folder, replace)
-        labels = with_standing(labels, before, confirmed, replace)
+        labels = with_standing(labels, before, learn, replace)
         if before and not replace and (gone := set(before.track_ids).difference(labels.track_ids)):
             say(
                 f"{folder}: {len(gone)} of the {len(before.track_ids)} tracks that {LABELS_FILE} listed are not in the "
@@ -194,18 +210,17 @@ def save_labels(
 
 def _before(labels: Labels, folder: Path, replace: bool) -> Labels | None:
     """The labels that a cache has, which are of the same manifest unless it is to `replace` another."""
-    before = read_labels(folder) if (folder / LABELS_FILE).exists() else None
+    before = read_labels(folder) if has_labels(folder) else None
     if before and not replace:
         _check_same(labels, before, folder)
     return before
 
 
 def with_standing(
-    labels: Labels, before: Labels | None, confirmed: NDArray[np.bool_] | None = None, replace: bool = False
+    labels: Labels, before: Labels | None, learn: Learn = lambda known: known, replace: bool = False
 ) -> Labels:
-    """Fresh labels with what was known of the features that are kept, and what is `confirmed`, see `save_labels`."""
+    """Fresh labels with what was known of the features that are kept, and what is learned, see `save_labels`."""
     if not labels.source or not labels.source.root:
         return labels
-    known = Standing.of(labels, before, replace)
-    heard = known.heard if confirmed is None else np.where(confirmed, known.here, known.heard)
-    return replace_fields(labels, source=replace_fields(labels.source, heard=heard))
+    known = learn(Standing.of(labels, before, replace))
+    return replace_fields(labels, source=replace_fields(labels.source, heard=known.heard, audio=known.audio))

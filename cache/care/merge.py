@@ -157,6 +157,12 @@ def _together(ours: Labels, theirs: Labels, where: Path) -> Labels:
             raise DataError(
                 f"{where} is of another data set: its {name} is {getattr(theirs, name)!r}, not {getattr(ours, name)!r}"
             )
+    if ours.source and theirs.source and not ours.is_same(theirs):
+        raise DataError(
+            f"{where} is of another table called {theirs.dataset}, of {theirs.source.root or 'the data set'}, than "
+            f"{ours.source.root or 'the data set'}: their tracks have other paths. Merge caches of one table, whole in "
+            "each (--shard I/N extracts parts of it)"
+        )
     row = {track_id: i for i, track_id in enumerate(ours.track_ids)}
     new = [i for i, track_id in enumerate(theirs.track_ids) if track_id not in row]
     for i, track_id in enumerate(theirs.track_ids):
@@ -195,20 +201,26 @@ def _source(ours: Labels, theirs: Labels, new: list[int]) -> Source | None:
     root = next((its.source.root for its in (ours, theirs) if its.source), None)
     if not root:
         return ours.source or theirs.source
-    (paths, heard), (their_paths, their_heard) = _known(ours), _known(theirs)
+    mine, its = _known(ours), _known(theirs)
     row = {track_id: i for i, track_id in enumerate(ours.track_ids)}
-    both = [(row[track_id], i) for i, track_id in enumerate(theirs.track_ids) if track_id in row]
-    for i, j in both:
-        if heard[i] != their_heard[j]:
-            heard[i] = FOREIGN if FOREIGN in (heard[i], their_heard[j]) else UNKNOWN
-    return Source(root, np.append(paths, their_paths[new]), np.append(heard, their_heard[new]))
+    heard, audio = mine.heard.copy(), mine.audio.copy()
+    for i, j in ((row[track_id], j) for j, track_id in enumerate(theirs.track_ids) if track_id in row):
+        if heard[i] != its.heard[j] or (audio[i] != its.audio[j]).any():
+            heard[i] = FOREIGN if FOREIGN in (heard[i], its.heard[j]) else UNKNOWN
+            audio[i] = 0
+    return Source(
+        root,
+        np.append(mine.paths, its.paths[new]),
+        np.append(heard, its.heard[new]),
+        np.concatenate([audio, its.audio[new]]),
+    )
 
 
-def _known(labels: Labels) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _known(labels: Labels) -> Source:
     if labels.source and labels.source.root:
-        return labels.source.paths, labels.source.heard.copy()
-    unknown = np.full(len(labels.track_ids), UNKNOWN, np.uint64)
-    return unknown, unknown.copy()
+        return labels.source
+    n = len(labels.track_ids)
+    return Source("/", np.full(n, UNKNOWN, "u8"), np.full(n, UNKNOWN, "u8"), np.zeros((n, 32), "u1"))
 
 
 def _same(ours: Labels, i: int, theirs: Labels, j: int) -> bool:

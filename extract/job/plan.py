@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ class Task:
         path: its audio file, absolute: a worker may have another current folder.
         audio_bytes: size of that file.
         attempts: how often it was tried before, in vain.
-        keeps: see `Failure`.
+        keeps, modified: see `Failure`.
     """
 
     track_id: str
@@ -41,6 +41,7 @@ class Task:
     audio_bytes: int
     attempts: int = 0
     keeps: str = ""
+    modified: int = 0
 
     def tried(self) -> Task:
         """The same after one attempt more."""
@@ -100,6 +101,8 @@ class Plan:
         generation: of the records to come, see `m2e.cache.layout`.
         confirmed: tracks of the manifest under whose ids the cache keeps nothing that is of other audio, as far as
             anybody can tell who has compared it [shape=(N,)].
+        audio: the digest of the audio of confirmed tracks that the cache holds, else zeros [shape=(N, 32)].
+        doubted: tracks whose audio is another by now than that of what is kept [shape=(N,)].
         doubtful: how many tracks in the cache may be of other audio, which could not be compared.
     """
 
@@ -116,12 +119,18 @@ class Plan:
     again: frozenset[str]
     generation: int
     confirmed: NDArray[np.bool_]
+    audio: NDArray[np.uint8]
+    doubted: NDArray[np.bool_]
     doubtful: int
 
-    @property
-    def is_suspicious(self) -> bool:
-        """Whether so much audio is another that something else may be wrong, such as the folder."""
-        return len(self.changed) > max(1, _MOST_CHANGED * self.compared)
+    def is_suspicious(self, moved: bool) -> bool:
+        """Whether so much audio is another that something else may be wrong, such as the folder; `moved`: that
+        is another than before."""
+        return len(self.changed) > max(0 if moved else 1, _MOST_CHANGED * self.compared)
+
+    def learn(self, known: Standing) -> Standing:
+        """How far the features that are kept are the manifest's, with what was found out."""
+        return known.learned(self.confirmed, self.audio, self.doubted)
 
     def after(self, unheard: Sequence[Unheard], tracks: Iterable[Track]) -> Plan:
         """What is left of it once the tasks are done, but for `unheard` ones, which count as those found before.
@@ -140,6 +149,15 @@ class Plan:
             unreadable=(*self.unreadable, *((track, its.reason) for track, its in left if not its.missing)),
         )
 
+    def sealed(self, done: Collection[str], tracks: Sequence[Track], index: NDArray[Any]) -> Plan:
+        """The same when the tracks `done` of the manifest's `tracks` are in the cache, whose tracks are `index`."""
+        anew = np.fromiter((track.track_id in done for track in tracks), np.bool_, len(tracks))
+        rows = _rows(tracks, index)
+        anew &= rows >= 0
+        audio = self.audio.copy()
+        audio[anew] = index["audio_sha256"][rows[anew]]
+        return replace(self, confirmed=self.confirmed | anew, audio=audio, doubted=self.doubted & ~anew)
+
 
 def make_plan(
     manifest: Manifest,
@@ -148,6 +166,7 @@ def make_plan(
     failures: Mapping[str, Failure],
     selection: Selection,
     standing: Standing,
+    elsewhere: NDArray[np.bool_] | None = None,
     begun: int | None = None,
     compared: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
@@ -159,6 +178,7 @@ def make_plan(
         failures: the last of each track, see `read_failures`.
         selection: which tracks.
         standing: how far what is in the cache is the manifest's.
+        elsewhere: tracks of the manifest under whose ids there are features of other settings [shape=(N,)].
         begun: the generation of an --overwrite that was interrupted.
         compared: told how many files, of how many, have been compared by their digests.
     """
@@ -167,7 +187,7 @@ def make_plan(
     changed: list[tuple[int, int]] = []
     unchanged: list[tuple[int, int]] = []  # and yet tried again
     older: list[int] = []  # whose newer audio failed
-    settled: list[Failure] = []
+    back: dict[int, Failure] = {}  # whose former audio is there again, by its size
     retried: dict[str, Failure] = {}
     kept: list[int] = []  # their audio cannot be compared
     missing: list[Track] = []
@@ -177,13 +197,17 @@ def make_plan(
     tracks = manifest.tracks
     rows = _rows(tracks, index)
     foreign = standing.foreign
-    confirmed = (rows < 0) | ~standing.unsure
+    stored = np.zeros((len(tracks), 32), np.uint8)
+    stored[rows >= 0] = index["audio_sha256"][rows[rows >= 0]]
+    confirmed = np.where(rows < 0, standing.heard == standing.here, standing.fits(stored))
+    confirmed |= (rows < 0) & ~(elsewhere if elsewhere is not None else np.zeros(len(tracks), np.bool_))
+    unsure = ~confirmed
 
     def task(number: int, size: int) -> Task:
         track, row = tracks[number], rows[number]
         attempts = failures[track.track_id].attempts if track.track_id in failures else 0
         keeps = index["audio_sha256"][row].tobytes().hex() if row >= 0 else ""
-        return Task(track.track_id, track.audio_path.absolute(), size, attempts, keeps)
+        return Task(track.track_id, track.audio_path.absolute(), size, attempts, keeps, _modified(track.audio_path))
 
     for number, (track, row) in enumerate(zip(tracks, rows, strict=True)):
         if seen == selection.limit:
@@ -192,7 +216,8 @@ def make_plan(
         if not mine and selection.limit is None:
             continue
         try:
-            size = os.stat(track.audio_path).st_size  # noqa: PTH116 - half the time of Path.stat, on a million tracks
+            about = os.stat(track.audio_path)  # noqa: PTH116 - half the time of Path.stat, on a million tracks
+            size = about.st_size
         except OSError as error:
             known = row >= 0 and not foreign[number]
             seen += known
@@ -210,10 +235,10 @@ def make_plan(
         fits = row >= 0 and index["audio_bytes"][row] == size
         if earlier and not earlier.stands(index["audio_sha256"][row].tobytes() if row >= 0 else None):
             earlier = None
-        if earlier and fits and confirmed[number] and earlier.audio_bytes != size:
-            settled.append(earlier)
+        if earlier and fits and earlier.audio_bytes != size:
+            back[number] = earlier
             earlier = None
-        if earlier and earlier.audio_bytes == size and not selection.tries_again(earlier):
+        if earlier and earlier.is_of(track.audio_path, size, about.st_mtime_ns) and not selection.tries_again(earlier):
             failed[track.track_id] = earlier
             older += [number] if row >= 0 and not foreign[number] else []
             continue
@@ -240,6 +265,10 @@ def make_plan(
             elif not another:
                 confirmed[i] = True
         done = [number for number in done if number not in verdict or verdict[number] is False]
+    settled = tuple(earlier for number, earlier in back.items() if confirmed[number])
+    doubted = np.zeros(len(tracks), np.bool_)
+    doubted[[i for i, _ in changed]] = True
+    confirmed &= ~doubted
     again = [*changed, *unchanged]
     generation = 1 + max((int(generations[rows[i]]) for i, _ in again), default=-1)
     if selection.overwrite:
@@ -255,15 +284,24 @@ def make_plan(
         missing=tuple(missing),
         unreadable=tuple(unreadable),
         failed=failed,
-        settled=tuple(settled),
+        settled=settled,
         retried=retried,
-        changed=tuple(tracks[i].track_id for i, _ in changed),
+        changed=tuple(tracks[i].track_id for i, _ in changed if not foreign[i]),
         compared=len(done) + len(again),
         again=frozenset(tracks[i].track_id for i, _ in again),
         generation=generation if again else 0,
         confirmed=confirmed,
-        doubtful=int(standing.unsure[kept].sum()),
+        audio=np.where(confirmed[:, None], stored, np.uint8(0)),
+        doubted=doubted,
+        doubtful=int(unsure[kept].sum()),
     )
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _rows(tracks: Sequence[Track], index: NDArray[Any]) -> NDArray[np.int64]:

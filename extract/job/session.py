@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,16 @@ from m2e.cache import DataError, ExtractionConfig
 from m2e.cache.care.pack import pack
 from m2e.cache.catalogue import scan
 from m2e.cache.failures import Failure, read_failures, settle_failure
-from m2e.cache.folders import CONFIG_FILE, LABELS_FILE, feature_names, features_folder, read_config, write_config
+from m2e.cache.folders import (
+    CONFIG_FILE,
+    LABELS_FILE,
+    feature_names,
+    features_folder,
+    read_config,
+    with_settings,
+    write_config,
+)
+from m2e.cache.labels import has_labels, read_labels
 from m2e.common.console import console, progress_bar, say
 from m2e.common.devices import usable_device
 from m2e.common.errors import LockedError, NewerError, UnreadableError
@@ -26,7 +36,7 @@ from m2e.extract.job.plan import Plan, Selection, make_plan
 from m2e.extract.job.report import Extracted, Tally, Tell, announce, ignore, summarise
 from m2e.extract.models import Models, Sources
 from m2e.extract.workers.schedule import Engine, Lost
-from m2e.manifests.store import check_same, save_labels, standing
+from m2e.manifests.store import check_same, save_labels, source_of, standing
 from m2e.manifests.types import Manifest
 
 # How often a run whose output nobody watches says how far it is.
@@ -97,7 +107,7 @@ class Session:
         self._ask(plan)
         part = self.selection.part
         announce(self.manifest, part, plan)
-        self._save_labels(plan.confirmed)
+        self._save_labels(plan)
         counts = {"done": len(plan.done), "missing": len(plan.missing), "failed": len(plan.failed)}
         self.tell("plan", self.manifest.name, {"todo": len(plan.tasks), **counts})
         for failure in plan.settled:
@@ -105,11 +115,13 @@ class Session:
         if self.selection.overwrite and plan.again:
             overwriting.begin(self.features, part, plan.generation)
         if plan.tasks:
-            done = self._extract(plan, engine, tally)
+            self._extract(plan, engine, tally)
+            done = (
+                {task.track_id for task in plan.tasks} - tally.failed.keys() - {its.track_id for its in tally.unheard}
+            )
             plan = plan.after(tally.unheard, self.manifest.tracks)
-            if done:
-                anew = np.fromiter((track.track_id in done for track in self.manifest.tracks), np.bool_)
-                self._save_labels(plan.confirmed | anew)
+            plan = plan.sealed(done, self.manifest.tracks, scan(self.features, self.config, {}).index)
+            self._save_labels(plan)
         if self.selection.overwrite:
             overwriting.end(self.features, part)
         problem = self._pack() if part.count == 1 else None
@@ -130,22 +142,25 @@ class Session:
         name = self.manifest.name
         if self.selection.accept_changes or self.replace:
             return
-        if plan.is_suspicious:
+        old = read_labels(self.folder) if has_labels(self.folder) else None
+        moved = old is not None and old.source is not None and old.source.root != source_of(self.manifest).root
+        if plan.is_suspicious(moved):
             other = "; another data set needs another --name" if self.manifest.root else ""
             raise DataError(
                 f"{name}: the audio of {len(plan.changed)} of {plan.compared} tracks is another than "
                 f"when it was extracted (first: {plan.changed[0]}). Is this the right audio (--root)? If it is, "
                 f"--accept-changes extracts them again{other}. Nothing was changed"
             )
-        if plan.doubtful > len(plan.done) / 2 and not (self.folder / LABELS_FILE).exists():
+        if plan.doubtful > len(plan.done) / 2 and (moved or old is None):
             raise DataError(
-                f"{self.folder} has lost its {LABELS_FILE}, and the audio of {plan.doubtful} of its {len(plan.done)} "
-                f"tracks is not there to be compared. Are these the features of {name}? If they are, "
-                "--accept-changes takes them as such. Nothing was changed"
+                f"{self.folder} "
+                + ("was made from another folder" if moved else f"has lost its {LABELS_FILE}")
+                + f", and the audio of {plan.doubtful} of its {len(plan.done)} tracks is not there to be compared. Are "
+                f"these the features of {name}? If they are, --accept-changes takes them as such. Nothing was changed"
             )
 
-    def _save_labels(self, confirmed: NDArray[np.bool_]) -> None:
-        save_labels(self.manifest, self.folder, confirmed, replace=self.replace, wait=_LOCK_SECONDS)
+    def _save_labels(self, plan: Plan) -> None:
+        save_labels(self.manifest, self.folder, plan.learn, replace=self.replace, wait=_LOCK_SECONDS)
 
     def _note_other_settings(self) -> None:
         for path in sorted(self.folder.glob(f"features-*/{CONFIG_FILE}")):
@@ -180,6 +195,7 @@ class Session:
         for note in catalogue.several:
             say(note, "note")
         known = standing(self.manifest, self.folder, self.replace)
+        elsewhere = self._elsewhere() if self.manifest.root else None
         begun = overwriting.begun(self.features, self.selection.part) if self.selection.overwrite else None
         with progress_bar("files") as bar:
             task = bar.add_task("comparing audio", total=None, rate=0.0, visible=False)
@@ -190,14 +206,23 @@ class Session:
                 read_failures(self.features),
                 self.selection,
                 known,
+                elsewhere,
                 begun,
                 lambda n, total: bar.update(
                     task, completed=n, total=total, rate=bar.tasks[task].speed or 0.0, visible=True
                 ),
             )
 
-    def _extract(self, plan: Plan, engine: Callable[[Models], Engine], tally: Tally) -> set[str]:
-        """The ids of tracks that were done again."""
+    def _elsewhere(self) -> NDArray[np.bool_]:
+        """Tracks under whose ids the cache holds features of other settings."""
+        there: set[bytes] = set()
+        for features in with_settings(self.folder):
+            if features != self.features:
+                with contextlib.suppress(DataError):  # said already
+                    there.update(scan(features, read_config(features), {}).index["id"].tolist())
+        return np.array([track.track_id.encode() in there for track in self.manifest.tracks], np.bool_)
+
+    def _extract(self, plan: Plan, engine: Callable[[Models], Engine], tally: Tally) -> None:
         from m2e.extract.workers.gpu import Busy
         from m2e.extract.workers.task import run
 
@@ -208,7 +233,6 @@ class Session:
         # Fetched here, once, not in every worker.
         models = self.sources.fetch(device, self.decoders, self.selection.accept_cut)
         workers = engine(models)
-        again: set[str] = set()
         total = len(plan.tasks)
         with progress_bar("tracks") as bar:
             task = bar.add_task("extracting", total=total, rate=0.0)
@@ -236,8 +260,7 @@ class Session:
                     tally.new += 1
                     if earlier := plan.retried.get(outcome):
                         settle_failure(self.features, earlier)
-                    if outcome in plan.again:
-                        again.add(outcome)
+                    tally.again += outcome in plan.again
                     self._tell(outcome)
                 now = time.monotonic()
                 rate = tally.done / max(now - started, 1e-9)
@@ -246,8 +269,6 @@ class Session:
                     said = now
                     left = timedelta(seconds=round((total - tally.done) / rate))
                     say(f"{tally.done} of {total} tracks, {rate:.3g} tracks/s, about {left} left")
-        tally.again = len(again)
-        return again
 
     def _tell(self, track_id: str, reason: str | None = None) -> None:
         self.tell("track", self.manifest.name, {"track_id": track_id, "ok": reason is None, "reason": reason})

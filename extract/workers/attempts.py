@@ -40,7 +40,8 @@ def attempt(task: Task, action: Callable[[], T]) -> T | Failure | Unheard:
 def failure(task: Task, stage: str, reason: str) -> Failure:
     """A task's failure at one stage ("audio", "features", "worker"), for a reason of which a line is kept."""
     line = (reason.strip().splitlines() or ["no message"])[0][:_LONGEST_REASON]
-    return Failure(task.track_id, str(task.path), stage, line, task.audio_bytes, task.attempts + 1, task.keeps)
+    about = str(task.path), stage, line, task.audio_bytes
+    return Failure(task.track_id, *about, task.attempts + 1, task.keeps, task.modified)
 
 
 def given_up(lost: Lost[Task]) -> Failure:

@@ -92,6 +92,7 @@ def test_the_digest_of_labels(folder: Path) -> None:
         "root",
         "paths",
         "heard",
+        "audio",
     ]
     with h5py.File(folder / "labels.h5") as file:
         assert set(file) == set(names)

@@ -23,6 +23,7 @@ from m2e.cache import FeatureCache
 from m2e.cache import feature_file as stored
 from m2e.cache.cli import main as care
 from m2e.cache.failures import read_failures
+from m2e.cache.folders import features_folders, fingerprint_of
 from m2e.cache.layout import HIGHEST_GENERATION
 from m2e.cache.lock import pack_lock
 from m2e.common.files import content_digest
@@ -542,6 +543,64 @@ def test_features_of_a_replaced_table_are_not_read_as_the_new_ones(
     assert json.loads(extract(second, cache).stdout)["new"] == 0
 
 
+def test_a_run_with_other_settings_says_nothing_of_features_that_it_has_not_compared(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path, 5), tmp_path / "cache"
+    shutil.copy(tmp_path / "0.wav", tmp_path / "same.wav")
+    (tmp_path / "4.wav").rename(tmp_path / "other.wav")  # of the size of 0.wav, and other music
+    rows = table.read_text().replace("4.wav", "other.wav")
+    table.write_text(rows)
+    extract(table, cache)
+    (first,) = features_folders(cache / "songs")
+    table.write_text(rows.replace("0.wav", "x").replace("other.wav", "0.wav").replace("x", "other.wav"))
+    assert json.loads(extract(table, cache, "--layers", "5").stdout)["new"] == 5
+    fingerprint = fingerprint_of(first)
+    assert FeatureCache.open(cache / "songs", fingerprint).track_ids == ("song01", "song02", "song03")
+    again = extract(table, cache, "--accept-changes")
+    assert json.loads(again.stdout)["new"] == 2
+    assert len(FeatureCache.open(cache / "songs", fingerprint).track_ids) == 5
+    assert json.loads(extract(table, cache).stdout)["new"] == 0
+
+
+def test_another_project_of_equal_names_is_a_question_however_little_audio_it_has(tmp_path: Path) -> None:
+    first, cache = write_songs(tmp_path / "first", 4), tmp_path / "cache"
+    extract(first, cache)
+    labels = (cache / "songs" / "labels.h5").read_bytes()
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    second = tmp_path / "second" / "songs.csv"
+    for path in (tmp_path / "second").glob("[0-9].*"):
+        path.rename(tmp_path / path.name)
+    refused = extract(second, cache)
+    assert refused.exit_code == 1
+    assert "was made from another folder, and the audio of 4 of its 4 tracks is not there" in refused.stderr
+    shutil.copy(tmp_path / "3.mp3", tmp_path / "second" / "0.wav")  # one of the four, and it is another
+    refused = extract(second, cache)
+    assert refused.exit_code == 1
+    assert "the audio of 1 of 1 tracks is another" in refused.stderr
+    assert (cache / "songs" / "labels.h5").read_bytes() == labels
+
+
+def test_a_file_that_is_mended_within_its_size_is_tried_again(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path, 2), tmp_path / "cache"
+    good = (tmp_path / "0.wav").read_bytes()
+    (tmp_path / "0.wav").write_bytes(bytes(len(good)))
+    assert json.loads(extract(table, cache).stdout)["failed"] == 1
+    assert json.loads(extract(table, cache).stdout)["failed"] == 1
+    (tmp_path / "0.wav").write_bytes(good)
+    summary = json.loads(extract(table, cache).stdout)
+    assert (summary["kept"], summary["new"], summary["failed"]) == (2, 1, 0)
+
+
+def test_labels_behind_a_link_that_leads_nowhere_stay_what_they_are(tmp_path: Path) -> None:
+    table, cache = write_songs(tmp_path, 2), tmp_path / "cache"
+    extract(table, cache)
+    (cache / "songs" / "labels.h5").rename(tmp_path / "elsewhere.h5")
+    (cache / "songs" / "labels.h5").symlink_to(tmp_path / "gone.h5")
+    refused = extract(table, cache)
+    assert refused.exit_code == 1
+    assert f"is a link to {tmp_path / 'gone.h5'}, which is not there" in refused.stderr
+    assert (cache / "songs" / "labels.h5").is_symlink()
+
+
 def test_labels_that_are_lost_are_made_again_of_what_can_be_compared(tmp_path: Path) -> None:
     table, cache = write_songs(tmp_path, 3), tmp_path / "cache"
     extract(table, cache)
@@ -555,7 +614,7 @@ def test_labels_that_are_lost_are_made_again_of_what_can_be_compared(tmp_path: P
     for path in (tmp_path / "aside").iterdir():
         path.rename(tmp_path / path.name)
     assert json.loads(extract(table, cache).stdout)["new"] == 0
-    assert FeatureCache.open(cache / "songs").labels.foreign == frozenset()
+    assert len(FeatureCache.open(cache / "songs").track_ids) == 3
 
 
 def test_missing_audio_is_one_line_and_nothing_there_is_exit_1(tmp_path: Path) -> None:

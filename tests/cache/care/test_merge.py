@@ -100,7 +100,9 @@ def test_a_table_of_ones_own_is_known_in_the_end_as_well_as_in_all_of_its_parts(
             },
             tags=labels.tags[rows],
             valence_arousal=labels.valence_arousal[rows],
-            source=Source("/songs", 100 + rows.astype(np.uint64), np.array(heard[name], np.uint64)),
+            source=Source(
+                "/songs", 100 + rows.astype(np.uint64), np.array(heard[name], np.uint64), np.zeros((5, 32), "u1")
+            ),
         )
         make_cache(tmp_path / name, labels)
         # Features of one track are of one audio.
@@ -116,3 +118,14 @@ def test_a_table_of_ones_own_is_known_in_the_end_as_well_as_in_all_of_its_parts(
         assert (source.root, source.paths.tolist()) == ("/songs", list(range(100, 107)))
         assert source.heard.tolist() == [FOREIGN, 7, 8, 9, UNKNOWN, 11, 12]
     assert "t0000" not in FeatureCache.open(tmp_path / "songs").track_ids
+
+
+def test_tables_of_one_name_that_have_other_paths_are_not_joined(tmp_path: Path) -> None:
+    for name, first in (("a", 0), ("b", 100)):
+        labels = make_labels("songs", "", 6)
+        source = Source(str(tmp_path / name), *np.full((2, 6), 7, "u8"), np.zeros((6, 32), "u1"))
+        source.paths[:] = first + np.arange(6)
+        make_cache(tmp_path / name / "songs", replace(labels, source=source))
+    with pytest.raises(DataError, match="is of another table called songs"):
+        merge([tmp_path / "a" / "songs", tmp_path / "b" / "songs"], tmp_path / "songs")
+    assert not (tmp_path / "songs").exists()

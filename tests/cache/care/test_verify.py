@@ -89,7 +89,8 @@ def test_the_command_names_a_table_of_ones_own_where_it_is_known(tmp_path: Path,
     table = tmp_path / "songs.csv"
     if there:
         table.touch()
-    labels = replace(make_labels("songs", "", 10), source=Source(str(tmp_path), *np.full((2, 10), 7, "u8")))
+    source = Source(str(tmp_path), *np.full((2, 10), 7, "u8"), np.zeros((10, 32), "u1"))
+    labels = replace(make_labels("songs", "", 10), source=source)
     folder = make_cache(tmp_path / "features" / "songs", labels)
     flip(feature_files(features_folder(folder, CONFIG))[0], "embeddings", 0)
     (command,) = repair(folder).commands

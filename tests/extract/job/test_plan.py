@@ -33,6 +33,14 @@ def manifest(tmp_path: Path) -> Manifest:
     return Manifest("songs", "", tuple(Track(path.name, path) for path in paths))
 
 
+def index_of(stored: Mapping[str, bytes]) -> Any:
+    index = np.zeros(len(stored), INDEX)
+    for row, (track_id, audio) in zip(index, stored.items(), strict=True):
+        row["id"], row["audio_bytes"] = track_id.encode(), len(audio)
+        row["audio_sha256"] = np.frombuffer(SHA if audio == b"aaa" else bytes(32), "u1")
+    return index
+
+
 def plan(
     manifest: Manifest,
     stored: Mapping[str, bytes],
@@ -43,17 +51,15 @@ def plan(
     **how: object,
 ) -> Plan:
     """The plan where the cache holds features of `stored` audio, and `failed` of that size did."""
-    index = np.zeros(len(stored), INDEX)
-    for row, (track_id, audio) in zip(index, stored.items(), strict=True):
-        row["id"], row["audio_bytes"] = track_id.encode(), len(audio)
-        row["audio_sha256"] = np.frombuffer(SHA if audio == b"aaa" else bytes(32), "u1")
+    index = index_of(stored)
+    paths = {track.track_id: str(track.audio_path) for track in manifest.tracks}
     failures = {
-        track_id: Failure(track_id, track_id, "audio", "no music", size, 2, _sha(stored.get(track_id)))
+        track_id: Failure(track_id, paths[track_id], "audio", "no music", size, 2, _sha(stored.get(track_id)))
         for track_id, size in (failed or {}).items()
     }
     of_records = np.array([(generations or {}).get(track_id, 0) for track_id in stored], np.int64)
     sure = standing or Standing.of(manifest_labels(manifest), None)
-    return make_plan(manifest, index, of_records, failures, Selection(**how), sure, begun)  # type: ignore[arg-type]
+    return make_plan(manifest, index, of_records, failures, Selection(**how), sure, None, begun)  # type: ignore[arg-type]
 
 
 def _sha(audio: bytes | None) -> str:
@@ -152,17 +158,26 @@ def test_what_may_be_of_other_audio_is_compared(manifest: Manifest) -> None:
     stored = {"t00": b"aaa", "t01": b"bbb", "t02": b"bbb", "t03": b"aaa"}
     here = np.full(12, 7, np.uint64)
     heard = here.copy()
+    unknown = np.zeros((12, 32), np.uint8)
     heard[:2] = UNKNOWN
-    made = plan(manifest, stored, standing=Standing(heard, here))
+    made = plan(manifest, stored, standing=Standing(heard, unknown, here))
     assert (made.done, made.changed) == (("t00", "t02", "t03"), ("t01",))  # t02 is taken to be what it was
     assert made.confirmed.tolist() == [i != 1 for i in range(12)]
     heard[:] = UNKNOWN
-    unsure = plan(manifest, stored, standing=Standing(heard, here))
+    unsure = plan(manifest, stored, standing=Standing(heard, unknown, here))
     assert (unsure.done, unsure.changed) == (("t00", "t03"), ("t01", "t02"))
     assert (unsure.unheard, unsure.doubtful) == (1, 1)
     assert np.flatnonzero(~unsure.confirmed).tolist() == [1, 2, 3]
     heard[:] = FOREIGN
-    foreign = plan(manifest, stored, standing=Standing(heard, here))
+    known = unknown.copy()
+    known[:4] = np.frombuffer(SHA, "u1")
+    other = plan(manifest, stored, standing=Standing(here, known, here))  # made with other settings, of other audio
+    assert (other.done, other.changed) == (("t00", "t03"), ("t01", "t02"))
+    learned = other.learn(Standing(here, known, here))
+    assert (learned.heard[1:3].tolist(), learned.audio[1:3].any()) == ([UNKNOWN, UNKNOWN], False)
+    sealed = other.sealed({"t01"}, manifest.tracks, index_of({**stored, "t01": b"aaa"}))
+    assert np.flatnonzero(~sealed.confirmed).tolist() == [2]
+    foreign = plan(manifest, stored, standing=Standing(heard, unknown, here))
     assert (foreign.done, [track.track_id for track in foreign.missing]) == (("t00",), ["t03"])
 
 
@@ -203,7 +218,7 @@ def test_audio_whose_content_cannot_be_read_is_not_changed(manifest: Manifest, m
 def test_much_changed_audio_at_once_is_a_question(manifest: Manifest, changed: int, of: int, asks: bool) -> None:
     names = [f"t{i:02d}" for i in range(12) if i != 3][:of]
     stored = {name: b"aaaa" if i < changed else b"aaa" for i, name in enumerate(names)}
-    assert plan(manifest, stored).is_suspicious == asks
+    assert plan(manifest, stored).is_suspicious(False) == asks
 
 
 def test_parts_share_out_every_track_and_the_limit_is_of_the_whole(manifest: Manifest) -> None:
