@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import math
 import os
 import struct
@@ -34,6 +35,7 @@ _SUPERBLOCK = struct.Struct("<8s4B4QI")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _UNDEFINED = 2**64 - 1
 _MAX_ATTRIBUTE_VALUES = 1024
+_IMAGES = itertools.count()
 # How h5py reports a file that HDF5 cannot make sense of.
 _HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
@@ -51,11 +53,13 @@ def hdf5_image(
     Equal input gives equal bytes: nothing in the file depends on time, host or process. `version` becomes the attribute
     ``schema_version``.
     """
-    with h5py.File("image.h5", "w", driver="core", backing_store=False, libver="v108") as file:
-        for name, values in datasets.items():
-            file.create_dataset(name, data=values)
-        for name, value in {"schema_version": version, **(attributes or {})}.items():
-            file.attrs[name] = value
+    # HDF5 takes files in memory that have one name for one file, and another thread may have one open.
+    name = f"image-{next(_IMAGES)}.h5"
+    with h5py.File(name, "w", driver="core", backing_store=False, libver="v108") as file:
+        for key, values in datasets.items():
+            file.create_dataset(key, data=values)
+        for key, value in {"schema_version": version, **(attributes or {})}.items():
+            file.attrs[key] = value
         file.flush()
         return file.id.get_file_image()
 

@@ -16,7 +16,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from m2e.common.errors import DataError
@@ -29,6 +29,8 @@ _UNLOCKED = ".new"
 # The whole of a name of ours: whatever else looks like a temporary is somebody's.
 _TEMPORARY = re.compile(rf"\.tmp-m2e-[\w.-]+-\d+-[0-9a-f]{{12}}(?:{re.escape(_UNLOCKED)})?", re.ASCII)
 _STALE_SECONDS = 24 * 3600.0
+# Says that what an export writes into its folder, an export wrote.
+EXPORT_MARK = ".m2e-export"
 # What file systems say that cannot reserve space, or cannot sync a folder; neither is a failure of the disk.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -101,6 +103,32 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_export(folder: Path, names: Iterable[str]) -> None:
+    """Whether files of these names can be written into a folder without replacing anybody's: none of them is there, or
+    `mark_export` has marked the folder.
+
+    Raises:
+        DataError: one is there, and nothing says that it is an export's.
+    """
+    if os.path.lexists(folder / EXPORT_MARK):
+        return
+    for name in names:
+        if os.path.lexists(folder / name):
+            raise DataError(f"{folder / name} is there already, and not marked as an export: choose another folder")
+
+
+def mark_export(folder: Path, names: Iterable[str]) -> None:
+    """Make a folder for an export of files of these names, and mark it, so that an export may be written there again.
+
+    Raises:
+        DataError: see `check_export`; nothing is written then.
+        OSError: the folder cannot be made or written.
+    """
+    check_export(folder, names)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / EXPORT_MARK).touch()
 
 
 class _tolerating(contextlib.AbstractContextManager[None]):

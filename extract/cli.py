@@ -330,6 +330,8 @@ def main(
         for session in job.sessions:
             say_estimate(session, jobs)
         return
+    if export_chords:
+        _check_exports(job.sessions, export_chords)
     with interruptible(lambda: job.say_what_is_kept(sys.argv[1:])):
         found = job.run()
     if export_chords:
@@ -345,6 +347,18 @@ def _print_event(event: str, dataset: str, values: Mapping[str, object]) -> None
 def _print_end(event: str, dataset: str, values: Mapping[str, object]) -> None:
     if event in ("end", "estimate"):
         _print_event(event, dataset, values)
+
+
+def _check_exports(sessions: list[Session], folder: Path) -> None:
+    """Before hours of work, and before the first data set's are written."""
+    from m2e.common.files import check_export
+    from m2e.extract.chords.files import chord_files
+
+    for session in sessions:
+        manifest = session.manifest
+        check_export(
+            folder / manifest.name, (name for track in manifest.tracks for name in chord_files(track.track_id))
+        )
 
 
 def _export_chords(sessions: list[Session], folder: Path) -> None:

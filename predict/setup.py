@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,8 @@ def _read_card(folder: Path) -> ModelCard:
         raise DataError(f"{folder} is no model of m2e-train: {error.strerror}: {folder / CARD_FILE}") from error
     except DataError as error:
         # A run's folder holds the models: the student's, or a single one.
-        inside = sorted(folder.glob(f"s*/{CARD_FILE}"))
+        models = sorted(folder.glob(f"s*/{CARD_FILE}"))
+        inside = [path for path in models if not re.search(r"-before-\d+$", path.parent.name)]
         hint = f", but of a whole run: give {inside[-1].parent}" if inside else f": {error}"
         raise DataError(f"{folder} is no model of m2e-train{hint}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,16 @@ from m2e.common.console import say
 from m2e.common.devices import usable_device
 from m2e.common.errors import DataError
 from m2e.common.files import write_atomically
+from m2e.common.json_files import parse_object
+from m2e.common.regular import read_regular
 from m2e.common.threads import one_thread
+from m2e.train.aside import set_files_aside
 from m2e.train.config import INPUTS, TrainConfig
 from m2e.train.data.tensors import EmotionData, load_data, open_caches
 from m2e.train.learning.distributed import local_rank, process_group, rank
 from m2e.train.learning.loop import Trained
-from m2e.train.report.forms import write_report
+from m2e.train.model.checkpoint import WEIGHTS_FILE
+from m2e.train.report.forms import REPORT_FILE, REPORT_FILES, write_report
 from m2e.train.report.model_card import write_model_cards
 from m2e.train.report.paper import TABLES
 from m2e.train.report.report import Report, cautions, make_report
@@ -170,6 +175,8 @@ def reproduce(
         return finish(report, folder)
 
 
+CONFIG_FILE = "config.json"
+_LARGEST = 1 << 30
 # Random numbers are the process's, so one experiment at a time draws them; they are put back.
 _ALONE = threading.Lock()
 
@@ -183,6 +190,8 @@ class _Finish:
     def __call__(self, report: Report, folder: Path, models: dict[str, Trained] | None = None) -> Experiment:
         report = replace(report, seconds=time.monotonic() - self._started)
         if not rank():
+            if _is_another(folder / REPORT_FILE, report):
+                set_files_aside(folder, REPORT_FILES)
             write_report(report, folder)
         return Experiment(report, folder, models or {})
 
@@ -208,8 +217,40 @@ def _begin(sets: list[EmotionData], config: TrainConfig, out: Path) -> None:
         say(line, "note")
     for leak in find_leaks(sets, sets):
         say(f"{leak}: where both are used, results without them stand beside the others", "leak")
+    if rank():
+        return
+    if (out / WEIGHTS_FILE).exists():
+        raise DataError(f"{out} is a model's folder, and a run's is asked for: choose another --out")
+    settings = config.to_json().encode()
+    former = _read(out / CONFIG_FILE)
+    if former is not None and former != settings:
+        set_files_aside(out, (CONFIG_FILE, *REPORT_FILES))
     # First, so that a folder that cannot be written stops the run before its work, not after.
-    write_atomically(out / "config.json", config.to_json().encode())
+    write_atomically(out / CONFIG_FILE, settings)
+
+
+def _is_another(path: Path, report: Report) -> bool:
+    """There is a report, and it differs from this one in more than the time that it took."""
+    former = _read(path)
+    try:
+        return former is not None and {**parse_object(former), "seconds": 0} != {**_plain(report), "seconds": 0}
+    except (ValueError, DataError):
+        return True
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(json.dumps(report.as_json()))
+    return values
+
+
+def _read(path: Path) -> bytes | None:
+    """None: nothing is there. What cannot be read is no file of this run's."""
+    try:
+        return read_regular(path, _LARGEST)
+    except FileNotFoundError:
+        return None
+    except (OSError, DataError):
+        return b""
 
 
 def _say_what_lacks(sets: Sequence[EmotionData]) -> None:

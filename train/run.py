@@ -1,7 +1,8 @@
 """One run: a teacher for each data set, then the student that learns from them all; every model saved as it ends.
 
 A folder of a model that has been trained holds, beside the model, history.json: what the training went through, and the
-identity of what it was trained with and on. A run takes such a model as it is where the identity fits.
+identity of what it was trained with and on. A run takes such a model as it is where the identity fits, and renames its
+folder where it does not.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from m2e.common.console import progress_bar
 from m2e.common.errors import DataError
 from m2e.common.files import write_atomically
 from m2e.common.json_files import read_object, typed
+from m2e.train.aside import set_aside
 from m2e.train.config import TrainConfig
 from m2e.train.data.tensors import EmotionData
 from m2e.train.learning import distributed
 from m2e.train.learning.loop import History, Keeper, Trained, train_student, train_teacher
 from m2e.train.learning.state import LARGEST_HISTORY, StateFile, read_history
-from m2e.train.model.checkpoint import ModelCard, load_model, save_model
+from m2e.train.model.checkpoint import WEIGHTS_FILE, ModelCard, load_model, save_model
 from m2e.train.scoring.thresholds import choose_thresholds
 
 HISTORY_FILE = "history.json"
@@ -128,22 +130,28 @@ def load_trained(folder: Path, identity: str, device: torch.device) -> Trained |
     Raises:
         DataError: there is one, and it is damaged.
     """
-    path = folder / HISTORY_FILE
-    try:
-        about = read_object(path, LARGEST_HISTORY)
-        if typed(about, "identity", str) != identity:
-            return None
-        history = read_history(typed(about, "history", dict))
-    except FileNotFoundError:
+    found = _finished(folder)
+    if found is None or found[0] != identity:
         return None
-    except (OSError, ValueError, DataError) as error:
-        raise DataError(f"cannot read {path}: {error}. Delete {folder} to train this model again") from error
+    history = found[1]
     try:
         models, _ = load_model(folder)
     except DataError as error:
         raise DataError(f"{error}. Delete {folder} to train this model again") from error
     models = {task: model.to(device) for task, model in models.items()}
     return Trained(models, history.best_epoch, history.validation, history.epochs, history.training)
+
+
+def _finished(folder: Path) -> tuple[str, History] | None:
+    """Identity and history of a folder's finished training; None where none has finished."""
+    path = folder / HISTORY_FILE
+    try:
+        about = read_object(path, LARGEST_HISTORY)
+        return typed(about, "identity", str), read_history(typed(about, "history", dict))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, DataError) as error:
+        raise DataError(f"cannot read {path}: {error}. Delete {folder} to train this model again") from error
 
 
 def _card(sets: Sequence[EmotionData], config: TrainConfig, trained: Trained) -> ModelCard:
@@ -158,11 +166,15 @@ def _train_or_load(
     watch: OnEpoch,
     train: Train,
 ) -> Trained:
-    """The finished model of `folder`, or the result of `train`, which is then saved there."""
+    """The finished model of `folder`, or the result of `train`, which is then saved there; what another training left
+    in `folder` is renamed first."""
     if finished := load_trained(folder, identity, device):
         watch(History(finished.epochs, finished.training, finished.validation, finished.best_epoch))
         return finished
     state = StateFile(folder, identity, watch)
+    if distributed.rank() == 0 and _holds_another(folder, state):
+        set_aside(folder)
+    distributed.wait()
     trained = train(state)
     if distributed.rank() == 0:
         history = History(trained.epochs, trained.training, trained.validation, trained.best_epoch)
@@ -173,6 +185,15 @@ def _train_or_load(
         write_atomically(folder / HISTORY_FILE, (json.dumps(about, indent=2) + "\n").encode())
         state.remove()
     return trained
+
+
+def _holds_another(folder: Path, state: StateFile) -> bool:
+    """`folder` holds a model or a state that is not known to be this training's."""
+    # In this order: another process that ends the same training writes the one before it removes the other.
+    kept, finished = state.found(), _finished(folder)
+    if finished:
+        return finished[0] != state.identity
+    return (folder / WEIGHTS_FILE).exists() if kept is None else kept != state.identity
 
 
 def _row(progress: Progress, name: str, epochs: int) -> OnEpoch:

@@ -10,6 +10,9 @@ import numpy as np
 from m2e.cache.harmony import PITCH_CLASSES
 from m2e.cache.reader import FeatureCache
 from m2e.common.errors import DataError
+from m2e.common.files import check_export, mark_export
+
+FILES = ("embeddings.npz", "tracks.csv", "chords.csv")
 
 
 def export(cache: FeatureCache, out: Path) -> int:
@@ -19,13 +22,14 @@ def export(cache: FeatureCache, out: Path) -> int:
         How many tracks.
 
     Raises:
-        DataError: a record is damaged, or `out` cannot be written.
+        DataError: a record is damaged, or `out` cannot be written, or holds such files that no export wrote.
     """
+    check_export(out, FILES)
     table = cache.load()
     labels = cache.labels
     row = {track_id: i for i, track_id in enumerate(labels.track_ids)}
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        mark_export(out, FILES)
         np.savez(
             out / "embeddings.npz",
             embeddings=table.embeddings,

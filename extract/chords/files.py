@@ -14,6 +14,7 @@ import numpy as np
 
 from m2e.cache import DataError, FeatureCache
 from m2e.cache.harmony import ChordSequence, pitch_classes
+from m2e.common.files import mark_export
 
 # A MIDI file's clock, and how fast it runs.
 TICKS_PER_BEAT = 220
@@ -80,6 +81,12 @@ def write_midi(chords: ChordSequence, path: Path) -> None:
     path.write_bytes(file.writestr())
 
 
+def chord_files(track_id: str) -> tuple[str, str]:
+    """The names of a track's .lab file and of its MIDI file."""
+    name = quote(track_id, safe=" ,;!@()[]+=~#&'")
+    return f"{name}.lab", f"{name}.mid"
+
+
 def export_chords(cache: FeatureCache, folder: Path) -> int:
     """Write TRACK.lab and TRACK.mid of every track in a cache; in file names, odd characters stand as in an address.
 
@@ -87,15 +94,15 @@ def export_chords(cache: FeatureCache, folder: Path) -> int:
         How many tracks.
 
     Raises:
-        DataError: `folder` cannot be written, or the cache is damaged.
+        DataError: `folder` cannot be written, or holds such files that no export wrote; or the cache is damaged.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        mark_export(folder, (name for track_id in cache.track_ids for name in chord_files(track_id)))
         for track_id in cache.track_ids:
             chords = cache.chords(track_id)
-            name = quote(track_id, safe=" ,;!@()[]+=~#&'")
-            write_lab(chords, folder / f"{name}.lab")
-            write_midi(chords, folder / f"{name}.mid")
+            lab, midi = chord_files(track_id)
+            write_lab(chords, folder / lab)
+            write_midi(chords, folder / midi)
     except OSError as error:
         raise DataError(f"cannot write chords to {folder}: {error.strerror or error}") from error
     return len(cache.track_ids)

@@ -79,6 +79,23 @@ def test_export_is_readable_without_m2e(folder: Path, tmp_path: Path) -> None:
     assert chords == cache.chords("t0007").labels
 
 
+def test_an_export_replaces_only_what_an_export_wrote(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "tracks.csv").write_text("by hand")
+    command = ["export", str(folder), "--out", str(out)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {out / 'tracks.csv'} is there already")
+    assert "choose another folder" in result.stderr
+    assert [path.name for path in out.iterdir()] == ["tracks.csv"]
+    assert (out / "tracks.csv").read_text() == "by hand"
+    (out / "tracks.csv").unlink()
+    for _ in range(2):
+        assert CliRunner().invoke(main, command).exit_code == 0
+    assert {path.name for path in out.iterdir()} == {".m2e-export", "embeddings.npz", "tracks.csv", "chords.csv"}
+
+
 @pytest.mark.parametrize("command", ["info", "verify", "export --out x"])
 def test_a_folder_that_is_no_cache_is_one_line(tmp_path: Path, command: str) -> None:
     result = CliRunner().invoke(main, [*command.split(), str(tmp_path)])

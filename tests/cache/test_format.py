@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,3 +125,10 @@ def test_the_folder_says_which_versions_wrote_it(folder: Path) -> None:
     versions = json.loads(path.read_text())
     assert versions["h5py"] == h5py.__version__
     assert {"m2e", "python", "hdf5", "machine", "numpy"} <= set(versions)
+
+
+def test_threads_make_files_side_by_side() -> None:
+    values = {f"d{i}": np.full(50, i) for i in range(20)}
+    expected = hdf5_image(values, 1)
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(lambda _: hdf5_image(values, 1), range(200))) == {expected}

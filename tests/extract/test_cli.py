@@ -739,6 +739,20 @@ def test_lost_settings_are_written_again_and_foreign_ones_are_a_note(
         assert config.read_bytes() == before
 
 
+def test_chords_that_would_replace_somebodys_file_stop_the_run_before_its_work(tmp_path: Path) -> None:
+    first, second = (write_songs(tmp_path / name, 1) for name in ("first", "second"))
+    second = second.rename(second.with_name("second.csv"))
+    (theirs := tmp_path / "lab" / "second" / "song00.lab").parent.mkdir(parents=True)
+    theirs.write_text("by hand")
+    options = ("--dataset", str(second), "--export-chords", str(tmp_path / "lab"))
+    result = extract(first, tmp_path / "cache", *options)
+    assert result.exit_code == 1
+    assert f"Error: {theirs} is there already" in result.stderr
+    assert theirs.read_text() == "by hand"
+    assert [path for path in (tmp_path / "lab").rglob("*") if path.is_file()] == [theirs]
+    assert not list((tmp_path / "cache").rglob("shard-*"))
+
+
 def test_a_set_of_which_nothing_could_be_extracted_has_no_chords_to_export(tmp_path: Path) -> None:
     good, bad = write_songs(tmp_path / "good", 1), write_songs(tmp_path / "bad", 1)
     (bad.parent / "0.wav").write_text("broken")

@@ -177,6 +177,15 @@ def test_an_encoder_of_another_width_is_one_line(workspace: Path, predictor: Pre
         predictor.predict_features(replace(features, embeddings=features.embeddings[..., :32]))
 
 
+def test_a_model_that_was_set_aside_is_not_the_one_to_take(tmp_path: Path) -> None:
+    for name in ("single-D", "single-D-before-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"whole run: give .*single-D$"):
+        prepare(tmp_path)
+
+
 def test_a_runs_folder_says_which_model_to_take(workspace: Path) -> None:
     with pytest.raises(DataError, match=r"whole run: give .*student"):
         prepare(workspace / STUDENT.parent)

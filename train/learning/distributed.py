@@ -71,6 +71,12 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def wait() -> None:
+    """Until all processes have come so far."""
+    if size() > 1:
+        dist.barrier()
+
+
 def share(rows: Tensor) -> Tensor:
     """What this process takes of the tracks `rows`; the shares of all processes are all of them, none twice."""
     return rows[rank() :: size()]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,21 +69,37 @@ class StateFile(Keeper):
         self._written = time.monotonic()
         self._unwritten: bytes | None = None
 
+    def found(self) -> str | None:
+        """The identity of the training that is kept in the folder, "" where none is given; None: nothing is kept.
+
+        Raises:
+            DataError: what is kept is damaged.
+        """
+        with self._opened() as file:
+            return None if file is None else str((file.metadata() or {}).get("identity", ""))
+
     def restore(self) -> tuple[dict[str, Tensor], History] | None:
-        try:
-            open_regular(self.path).close()  # a pipe would be waited for
-            with safe_open(self.path, framework="pt") as file:
-                about = file.metadata() or {}
-                if about.get("identity") != self.identity:
-                    return None
-                history = read_history(parse_object(about["history"]))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            return None
-        except (OSError, SafetensorError, ValueError, KeyError, DataError) as error:
-            raise DataError(f"cannot go on from {self.path}: {error}. Delete it to start this model again") from error
+        with self._opened() as file:
+            if file is None or (about := file.metadata() or {}).get("identity") != self.identity:
+                return None
+            history = read_history(parse_object(about["history"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         self.on_epoch(history)
         return tensors, history
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The file, None where there is none; what goes wrong within is a DataError."""
+        try:
+            try:
+                open_regular(self.path).close()  # a pipe would be waited for
+            except FileNotFoundError:
+                yield None
+                return
+            with safe_open(self.path, framework="pt") as file:
+                yield file
+        except (OSError, SafetensorError, ValueError, KeyError, DataError) as error:
+            raise DataError(f"cannot go on from {self.path}: {error}. Delete it to start this model again") from error
 
     def keep(self, tensors: Callable[[], dict[str, Tensor]], history: History) -> None:
         about = {"identity": self.identity, "history": json.dumps(asdict(history))}

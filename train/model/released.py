@@ -25,7 +25,7 @@ from m2e.cache.settings import ExtractionConfig
 from m2e.common.errors import DataError
 from m2e.common.regular import read_regular
 from m2e.train.config import Task, TrainConfig
-from m2e.train.model.checkpoint import ModelCard, save_model
+from m2e.train.model.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelCard, load_model, save_model
 from m2e.train.model.network import EmotionModel
 from m2e.train.report.paper import DATASETS
 
@@ -60,11 +60,27 @@ def import_checkpoint(path: Path, folder: Path) -> ModelCard:
     """Write a published checkpoint as a model folder of ours.
 
     Raises:
-        DataError: see `read_released`; or the folder cannot be written.
+        DataError: see `read_released`; or the folder cannot be written, or holds something else.
     """
     models, card = read_released(path)
+    taken = any((folder / name).exists() for name in (WEIGHTS_FILE, CARD_FILE))
+    if taken and not _is_there(folder, models, card):
+        raise DataError(f"{folder} holds another model or run: choose another --out")
     save_model(folder, models, card)
     return card
+
+
+def _is_there(folder: Path, models: dict[Task, EmotionModel], card: ModelCard) -> bool:
+    """The folder holds this very model."""
+    try:
+        found, its_card = load_model(folder)
+    except DataError:
+        return False
+    return its_card == card and all(
+        value.equal(found[task].state_dict()[name])
+        for task, model in models.items()
+        for name, value in model.state_dict().items()
+    )
 
 
 def read_released(path: Path) -> tuple[dict[Task, EmotionModel], ModelCard]:

@@ -18,6 +18,9 @@ from m2e.common.files import write_atomically
 from m2e.train.report.grids import Grid
 from m2e.train.report.report import Report
 
+REPORT_FILE = "report.json"
+REPORT_FILES = (REPORT_FILE, "report.csv", "report.md", "report.html")
+
 
 def as_csv(report: Report) -> str:
     """A line a metric of each result."""
@@ -46,7 +49,7 @@ def write_report(report: Report, folder: Path) -> str:
         DataError: they cannot be written.
     """
     text = json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n"
-    write_atomically(folder / "report.json", text.encode())
+    write_atomically(folder / REPORT_FILE, text.encode())
     write_atomically(folder / "report.csv", as_csv(report).encode())
     write_atomically(folder / "report.md", as_markdown(report).encode())
     # Here, not above: only the page needs matplotlib, which takes a second.

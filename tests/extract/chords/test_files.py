@@ -81,10 +81,25 @@ def test_a_cache_is_exported_whole(tmp_path: Path) -> None:
         assert export_chords(cache, tmp_path / "out") == 3
         stems = ["..%2Fup", "a b%2F%C3%BC", "plain"]
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
-            stem + suffix for stem in stems for suffix in (".lab", ".mid")
+            [".m2e-export", *(stem + suffix for stem in stems for suffix in (".lab", ".mid"))]
         )
         for track_id, stem in zip(awkward, stems, strict=True):
             assert read_lab(tmp_path / "out" / f"{stem}.lab").labels == cache.chords(track_id).labels
+
+
+def test_what_no_export_wrote_is_never_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "t0001.lab").write_text("by hand")
+    with FeatureCache.open(make_cache(tmp_path / "songs", make_labels("songs", "", 3))) as cache:
+        with pytest.raises(DataError, match=r"t0001\.lab is there already.*choose another folder"):
+            export_chords(cache, out)
+        assert [path.name for path in out.iterdir()] == ["t0001.lab"]
+        assert (out / "t0001.lab").read_text() == "by hand"
+        (out / "t0001.lab").rename(out / "mine.lab")
+        assert export_chords(cache, out) == export_chords(cache, out) == 3
+        assert (out / "mine.lab").read_text() == "by hand"
+        assert read_lab(out / "t0001.lab").labels == cache.chords("t0001").labels
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
