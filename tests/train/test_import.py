@@ -269,3 +269,15 @@ def test_checkpoints_and_caches_that_do_not_fit_are_one_line(published: Path, wi
     assert "m2e-extract --dataset pmemo" in bad(published, wide, "P")
     (tmp_path / "empty").mkdir()
     assert "no model folder" in bad(tmp_path / "empty", wide)
+
+
+def test_an_import_replaces_nothing_but_itself(published: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ours"
+    assert import_checkpoint(published, out) == import_checkpoint(published, out)
+    before = (out / "model.safetensors").read_bytes()
+    changed = checkpoint()
+    next(iter(changed["state_dict"].values())).add_(1)
+    torch.save(changed, published)
+    with pytest.raises(DataError, match=r"ours holds another model or run: choose another --out"):
+        import_checkpoint(published, out)
+    assert (out / "model.safetensors").read_bytes() == before
