@@ -137,7 +137,7 @@ def scan(features: Path, config: ExtractionConfig, unusable: dict[Path, DataErro
         if again == names and opened.keys() | passed_over >= set(names):
             break
         names = again
-    return _merge([opened[name] for name in names if name in opened])
+    return _merge([opened.pop(name) for name in names if name in opened])
 
 
 def _names(features: Path) -> list[str]:
@@ -160,8 +160,12 @@ def _merge(parts: list[tuple[FeatureFile, NDArray[Any]]]) -> Catalogue:
     """Sort the rows of some files by id, and take each track once."""
     files = tuple(file for file, _ in parts)
     sizes = [len(table) for _, table in parts]
-    rows = np.concatenate([np.zeros(0, INDEX), *(table for _, table in parts)])
-    parts.clear()
+    rows = np.empty(sum(sizes), INDEX)
+    ends = np.cumsum(sizes, dtype=np.int64)
+    while parts:  # from the end, so that each can go when it is copied
+        end = ends[len(parts) - 1]
+        _, table = parts.pop()
+        rows[end - len(table) : end] = table
     stored_file = np.repeat(np.arange(len(files), dtype=np.int32), sizes)
     order = np.argsort(rows["id"], kind="stable")
     new = np.ones(len(rows), np.bool_)
@@ -176,7 +180,9 @@ def _merge(parts: list[tuple[FeatureFile, NDArray[Any]]]) -> Catalogue:
     differ = (rows["digest"][copies] != rows["digest"][rivals]).any(axis=1)
     differ |= generation[stored_file[copies]] != generation[stored_file[rivals]]
     several = _choose(files, rows, stored_file, row, chosen, np.unique(row[copies[differ]]))
-    return Catalogue(rows[chosen], files, stored_file[chosen], stored_file, row, *several)
+    # Those of packs are in order, and once each.
+    rows = rows if len(copies) == 0 and (np.diff(chosen) == 1).all() else rows[chosen]
+    return Catalogue(rows, files, stored_file[chosen], stored_file, row, *several)
 
 
 def _choose(
