@@ -28,6 +28,7 @@ print(len(features.embeddings), round(features.duration, 1), len(features.chords
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)  # four minutes on a quiet machine
 @pytest.mark.parametrize("chords", ["cnn", "template"])
 def test_ten_hours_take_less_than_a_gigabyte_beside_the_models(tmp_path: Path, chords: str) -> None:
     """At the two rates of the encoder and the chords alone ten hours would be 6.6 GB."""
@@ -52,6 +53,6 @@ def test_ten_hours_take_less_than_a_gigabyte_beside_the_models(tmp_path: Path, c
     said = subprocess.run(command, check=True, capture_output=True, text=True)
     segments, seconds, changes, megabytes = map(float, said.stdout.split())
     assert seconds == pytest.approx(36_000, abs=600 * 0.08)  # what the coder adds to each minute
-    assert segments == seconds // 30 + (seconds % 30 >= 5)
+    assert segments == seconds // 30
     assert changes > 50_000
     assert megabytes < 1000
