@@ -110,7 +110,7 @@ def verify(folder: Path, deep: bool, as_json: bool) -> None:
         with_settings,
         without_settings,
     )
-    from m2e.cache.labels import read_labels
+    from m2e.cache.labels import has_labels, read_labels
     from m2e.cache.reader import scan
 
     lost = without_settings(folder)
@@ -126,7 +126,7 @@ def verify(folder: Path, deep: bool, as_json: bool) -> None:
                 notes += catalogue.several
                 there.update(track_id.decode() for track_id in catalogue.index["id"].tolist())
     found += [Damage(group / CONFIG_FILE, f"{group.name} {LOST_SETTINGS}", (), "lost") for group in lost]
-    if (folder / LABELS_FILE).exists():
+    if has_labels(folder):
         try:
             read_labels(folder)
         except DataError as error:

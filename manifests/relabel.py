@@ -105,10 +105,9 @@ def relabel(
 
 def _labels(folder: Path) -> Labels | None:
     """The labels that are there; None where there are none, beside features that need some."""
-    from m2e.cache.folders import LABELS_FILE
-    from m2e.cache.labels import read_labels
+    from m2e.cache.labels import has_labels, read_labels
 
-    if (folder / LABELS_FILE).exists() or not any(folder.glob("features-*")):
+    if has_labels(folder) or not any(folder.glob("features-*")):
         return read_labels(folder)
     return None
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from m2e.cache.catalogue import Catalogue, scan
 from m2e.cache.folders import (
     CONFIG_FILE,
-    LABELS_FILE,
     features_folder,
     one_features_folder,
     read_config,
@@ -22,7 +21,7 @@ from m2e.cache.folders import (
 )
 from m2e.cache.hdf5 import MAX_FILE_BYTES
 from m2e.cache.json_lines import MOST_BYTES
-from m2e.cache.labels import read_labels, write_labels
+from m2e.cache.labels import has_labels, read_labels, write_labels
 from m2e.cache.lock import pack_lock
 from m2e.cache.types import FOREIGN, UNKNOWN, Labels, Source
 from m2e.common.checks import NAME_RULE, can_name
@@ -85,7 +84,7 @@ def merge(
     except OSError as error:
         raise DataError(f"cannot make {into}: {error.strerror}") from error
     with pack_lock(into, break_lock):
-        if (into / LABELS_FILE).exists():
+        if has_labels(into):
             labels = _together(read_labels(into), labels, into)
         if (target / CONFIG_FILE).exists():
             read_config(target)

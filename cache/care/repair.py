@@ -30,7 +30,7 @@ from m2e.cache.folders import (
     with_settings,
     without_settings,
 )
-from m2e.cache.labels import read_labels
+from m2e.cache.labels import has_labels, read_labels
 from m2e.cache.layout import feature_image, feature_name, join
 from m2e.cache.lock import pack_lock
 from m2e.cache.settings import ExtractionConfig
@@ -130,7 +130,7 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
         groups: list[_Group] = []
         table: dict[str, str] = {"--dataset": folder.name}
         wanted: tuple[str, ...] | None = None
-        if (folder / LABELS_FILE).exists():
+        if has_labels(folder):
             try:
                 labels = read_labels(folder)
                 wanted, table = labels.track_ids, _table(folder.name, labels)
@@ -151,7 +151,7 @@ def repair(folder: Path, *, break_lock: bool = False, advance: Callable[[int], N
         options = group.options(tracks)
         if tracks or options:
             commands.append(_command(folder, group.config, table, options))
-    unlabelled = set() if (folder / LABELS_FILE).exists() else set().union(*(group.there for group in groups))
+    unlabelled = set() if has_labels(folder) else set().union(*(group.there for group in groups))
     return Repaired(
         damage=tuple(its for its in found if its not in left),
         left=left,

@@ -129,3 +129,12 @@ def test_tables_of_one_name_that_have_other_paths_are_not_joined(tmp_path: Path)
     with pytest.raises(DataError, match="is of another table called songs"):
         merge([tmp_path / "a" / "songs", tmp_path / "b" / "songs"], tmp_path / "songs")
     assert not (tmp_path / "songs").exists()
+
+
+def test_labels_of_the_target_behind_a_link_that_leads_nowhere_stay_what_they_are(tmp_path: Path) -> None:
+    source, into = part(tmp_path / "a", slice(0, 5)), tmp_path / "songs"
+    into.mkdir()
+    (into / "labels.h5").symlink_to(tmp_path / "gone.h5")
+    with pytest.raises(DataError, match=r"is a link to .*gone\.h5, which is not there"):
+        merge([source], into)
+    assert (into / "labels.h5").is_symlink()
