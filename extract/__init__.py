@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m2e.common.lazy import lazily
 
 if TYPE_CHECKING:
     from m2e.extract.extractor import Extractor
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Extracted", "Extractor", "Part", "extract"]
 
-_HOMES = {"Extracted": "job.report", "Extractor": "extractor", "Part": "job.part", "extract": "job.job"}
-
-
-def __getattr__(name: str) -> Any:
-    """What this package offers, loaded when it is asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazily(
+    __name__, {"Extracted": "job.report", "Extractor": "extractor", "Part": "job.part", "extract": "job.job"}
+)

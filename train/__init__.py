@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m2e.common.lazy import lazily
 
 if TYPE_CHECKING:
     from m2e.train.config import TrainConfig
@@ -14,11 +16,5 @@ if TYPE_CHECKING:
 
 __all__ = ["Experiment", "TrainConfig", "evaluate", "reproduce", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    """What this package offers, loaded when it is asked for: torch takes seconds."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from m2e.train import config, experiments
-
-    return getattr(config if name == "TrainConfig" else experiments, name)
+_EXPERIMENTS = ("Experiment", "evaluate", "reproduce", "train")
+__getattr__ = lazily(__name__, {"TrainConfig": "config", **dict.fromkeys(_EXPERIMENTS, "experiments")})
