@@ -124,7 +124,9 @@ def memory_mb(peak: bool = False) -> float:
 
 def planned(manifest: Manifest, folder: Path) -> Plan:
     catalogue = scan(features_folder(folder, CONFIG), CONFIG)
-    return make_plan(manifest, catalogue.index, catalogue.generations, {}, Selection(), standing(manifest, folder))
+    nowhere = np.zeros(len(manifest.tracks), np.bool_)
+    known = standing(manifest, folder)
+    return make_plan(manifest, catalogue.index, catalogue.generations, {}, Selection(), known, nowhere)
 
 
 @contextlib.contextmanager

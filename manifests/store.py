@@ -82,12 +82,6 @@ def _digests(paths: Iterable[str]) -> NDArray[np.uint64]:
     return np.maximum(digests, np.uint64(UNKNOWN + 1))
 
 
-def check_same(manifest: Manifest, folder: Path) -> None:
-    """Raise DataError where a cache folder is another manifest's of the same name, or its labels cannot be read."""
-    if has_labels(folder):
-        _check_same(manifest_labels(manifest), read_labels(folder), folder)
-
-
 def _check_same(new: Labels, old: Labels, folder: Path) -> None:
     if old.is_same(new):
         return
@@ -107,11 +101,15 @@ class Standing:
     Attributes:
         heard, audio: see `Source`, as far as the cache knows.
         here: what `heard` is of the manifest's own audio [shape=(N,)].
+        labelled: there are labels.
+        moved: they are of the same manifest in another folder.
     """
 
     heard: NDArray[np.uint64]
     audio: NDArray[np.uint8]
     here: NDArray[np.uint64]
+    labelled: bool = True
+    moved: bool = False
 
     @property
     def foreign(self) -> NDArray[np.bool_]:
@@ -133,14 +131,15 @@ class Standing:
         audio = np.zeros((n, 32), np.uint8)
         if labels.source is None or not labels.source.root:  # a registered data set, which its name tells from others
             here = np.full(n, UNKNOWN + 1, np.uint64)
-            return cls(here if same else np.full(n, FOREIGN, np.uint64), audio, here)
+            return cls(here if same else np.full(n, FOREIGN, np.uint64), audio, here, old is not None)
         heard = np.full(n, UNKNOWN if same else FOREIGN, np.uint64)
         if same and old and old.source and old.source.root:
             row = {track_id: i for i, track_id in enumerate(old.track_ids)}
             places = np.array([row.get(track_id, -1) for track_id in labels.track_ids], np.int64)
             heard = np.where(places >= 0, old.source.heard[places], heard)
             audio = np.where(places[:, None] >= 0, old.source.audio[places], audio)
-        return cls(heard, audio, labels.source.heard)
+        moved = bool(old and old.source and old.source.root != labels.source.root)
+        return cls(heard, audio, labels.source.heard, old is not None, moved)
 
     def learned(self, confirmed: NDArray[np.bool_], audio: NDArray[np.uint8], doubted: NDArray[np.bool_]) -> Standing:
         """With what was found out.
@@ -152,16 +151,20 @@ class Standing:
         heard = np.where(doubted & ~self.foreign, np.uint64(UNKNOWN), np.where(confirmed, self.here, self.heard))
         known = audio.any(axis=1) & confirmed
         kept = np.where(doubted[:, None], np.uint8(0), np.where(known[:, None], audio, self.audio))
-        return Standing(heard, kept, self.here)
+        return replace_fields(self, heard=heard, audio=kept)
 
 
 Learn = Callable[[Standing], Standing]
 
 
 def standing(manifest: Manifest, folder: Path, replace: bool = False) -> Standing:
-    """How far the features in a data set's cache folder are this manifest's; `replace` as in `Standing.of`."""
-    old = read_labels(folder) if has_labels(folder) else None
-    return Standing.of(manifest_labels(manifest), old, replace)
+    """How far the features in a data set's cache folder are this manifest's; `replace` as in `Standing.of`.
+
+    Raises:
+        DataError: the folder is another manifest's of the same name, which it is not to replace, or cannot be read.
+    """
+    labels = manifest_labels(manifest)
+    return Standing.of(labels, _before(labels, folder, replace), replace)
 
 
 def save_labels(

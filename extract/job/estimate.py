@@ -61,8 +61,7 @@ def say_estimate(session: Session, jobs: int | None) -> Estimate:
         DataError: a model cannot be fetched or loaded.
     """
     manifest = session.manifest
-    session.check_table()
-    plan = session.plan()
+    plan = session.plan(session.standing())
     announce(manifest, session.selection.part, plan)
     models = session.sources.fetch(usable_device(session.device))
     result = estimate([task.path for task in plan.tasks], models, jobs or cpu_count())

@@ -74,10 +74,8 @@ class Job:
             raise RequestError("--name is for one table of your own: other data sets have their names")
         if not scheduler:
             check_processes()
-        manifests = [
-            load(each, root and Path(root), splits and Path(splits), choices, name)  # type: ignore[arg-type]
-            for each in names
-        ]
+        folder, lists = (None if given is None else Path(given) for given in (root, splits))
+        manifests = [load(each, folder, lists, choices, name) for each in names]
         sources = Sources.find(**settings)
         if scheduler and device == "auto":
             device = "cuda" if "GPU" in resources else "cpu"

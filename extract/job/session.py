@@ -25,7 +25,6 @@ from m2e.cache.folders import (
     with_settings,
     write_config,
 )
-from m2e.cache.labels import has_labels, read_labels
 from m2e.common.console import console, progress_bar, say
 from m2e.common.devices import usable_device
 from m2e.common.errors import LockedError, NewerError, UnreadableError
@@ -36,7 +35,7 @@ from m2e.extract.job.plan import Plan, Selection, make_plan
 from m2e.extract.job.report import Extracted, Tally, Tell, announce, ignore, summarise
 from m2e.extract.models import Models, Sources
 from m2e.extract.workers.schedule import Engine, Lost
-from m2e.manifests.store import check_same, save_labels, source_of, standing
+from m2e.manifests.store import Standing, save_labels, standing
 from m2e.manifests.types import Manifest
 
 # How often a run whose output nobody watches says how far it is.
@@ -99,12 +98,12 @@ class Session:
         tally = Tally()
         for note in self.manifest.notes:
             say(note, "note")
-        self.check_table()
+        known = self.standing()
         self._note_other_settings()
         self._restore_settings()
         remove_stale_temporaries(self.features)
-        plan = self.plan()
-        self._ask(plan)
+        plan = self.plan(known)
+        self._ask(plan, known)
         part = self.selection.part
         announce(self.manifest, part, plan)
         self._save_labels(plan)
@@ -116,9 +115,8 @@ class Session:
             overwriting.begin(self.features, part, plan.generation)
         if plan.tasks:
             self._extract(plan, engine, tally)
-            done = (
-                {task.track_id for task in plan.tasks} - tally.failed.keys() - {its.track_id for its in tally.unheard}
-            )
+            left = {*tally.failed, *(its.track_id for its in tally.unheard)}
+            done = {task.track_id for task in plan.tasks} - left
             plan = plan.after(tally.unheard, self.manifest.tracks)
             plan = plan.sealed(done, self.manifest.tracks, scan(self.features, self.config, {}).index)
             self._save_labels(plan)
@@ -132,29 +130,26 @@ class Session:
             say(f"not packed: {problem}", "error", "red")
         return found
 
-    def check_table(self) -> None:
-        """Raise DataError where the cache is another manifest's of the same name."""
-        if not self.replace:
-            check_same(self.manifest, self.folder)
+    def standing(self) -> Standing:
+        """How far what the cache keeps is the manifest's. Raises DataError where it is another's of the same name."""
+        return standing(self.manifest, self.folder, self.replace)
 
-    def _ask(self, plan: Plan) -> None:
+    def _ask(self, plan: Plan, known: Standing) -> None:
         """Raise DataError where the user has to say whether this is right."""
         name = self.manifest.name
         if self.selection.accept_changes or self.replace:
             return
-        old = read_labels(self.folder) if has_labels(self.folder) else None
-        moved = old is not None and old.source is not None and old.source.root != source_of(self.manifest).root
-        if plan.is_suspicious(moved):
+        if plan.is_suspicious(known.moved):
             other = "; another data set needs another --name" if self.manifest.root else ""
             raise DataError(
                 f"{name}: the audio of {len(plan.changed)} of {plan.compared} tracks is another than "
                 f"when it was extracted (first: {plan.changed[0]}). Is this the right audio (--root)? If it is, "
                 f"--accept-changes extracts them again{other}. Nothing was changed"
             )
-        if plan.doubtful > len(plan.done) / 2 and (moved or old is None):
+        if plan.doubtful > len(plan.done) / 2 and (known.moved or not known.labelled):
             raise DataError(
                 f"{self.folder} "
-                + ("was made from another folder" if moved else f"has lost its {LABELS_FILE}")
+                + ("was made from another folder" if known.moved else f"has lost its {LABELS_FILE}")
                 + f", and the audio of {plan.doubtful} of its {len(plan.done)} tracks is not there to be compared. Are "
                 f"these the features of {name}? If they are, --accept-changes takes them as such. Nothing was changed"
             )
@@ -163,15 +158,16 @@ class Session:
         save_labels(self.manifest, self.folder, plan.learn, replace=self.replace, wait=_LOCK_SECONDS)
 
     def _note_other_settings(self) -> None:
-        for path in sorted(self.folder.glob(f"features-*/{CONFIG_FILE}")):
-            if path.parent != self.features:
-                try:
-                    other = read_config(path.parent)
-                except DataError as error:
-                    say(str(error), "note")
-                    continue
-                differs = "; ".join(self.config.differences(other))
-                say(f"{path.parent} has features of other settings ({differs}); these go beside them", "note")
+        for features in self._other_settings():
+            try:
+                differs = "; ".join(self.config.differences(read_config(features)))
+            except DataError as error:
+                say(str(error), "note")
+            else:
+                say(f"{features} has features of other settings ({differs}); these go beside them", "note")
+
+    def _other_settings(self) -> list[Path]:
+        return [features for features in with_settings(self.folder) if features != self.features]
 
     def _restore_settings(self) -> None:
         """A folder's name is the digest of its settings: where there are features, they are known."""
@@ -185,8 +181,8 @@ class Session:
             write_config(self.features, self.config)
             say(f"{self.features / CONFIG_FILE} was lost or edited, and is written again", "note")
 
-    def plan(self) -> Plan:
-        """What there is to do.
+    def plan(self, known: Standing) -> Plan:
+        """What there is to do, as far as what is kept is `known`.
 
         Raises:
             DataError: the cache cannot be read, or is damaged.
@@ -194,8 +190,6 @@ class Session:
         catalogue = scan(self.features, self.config)
         for note in catalogue.several:
             say(note, "note")
-        known = standing(self.manifest, self.folder, self.replace)
-        elsewhere = self._elsewhere() if self.manifest.root else None
         begun = overwriting.begun(self.features, self.selection.part) if self.selection.overwrite else None
         with progress_bar("files") as bar:
             task = bar.add_task("comparing audio", total=None, rate=0.0, visible=False)
@@ -206,7 +200,7 @@ class Session:
                 read_failures(self.features),
                 self.selection,
                 known,
-                elsewhere,
+                self._elsewhere(),
                 begun,
                 lambda n, total: bar.update(
                     task, completed=n, total=total, rate=bar.tasks[task].speed or 0.0, visible=True
@@ -214,12 +208,11 @@ class Session:
             )
 
     def _elsewhere(self) -> NDArray[np.bool_]:
-        """Tracks under whose ids the cache holds features of other settings."""
+        """Tracks of a table under whose ids the cache holds features of other settings."""
         there: set[bytes] = set()
-        for features in with_settings(self.folder):
-            if features != self.features:
-                with contextlib.suppress(DataError):  # said already
-                    there.update(scan(features, read_config(features), {}).index["id"].tolist())
+        for features in self._other_settings() if self.manifest.root else ():
+            with contextlib.suppress(DataError):  # said already
+                there.update(scan(features, read_config(features), {}).index["id"].tolist())
         return np.array([track.track_id.encode() in there for track in self.manifest.tracks], np.bool_)
 
     def _extract(self, plan: Plan, engine: Callable[[Models], Engine], tally: Tally) -> None:

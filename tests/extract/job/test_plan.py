@@ -58,8 +58,9 @@ def plan(
         for track_id, size in (failed or {}).items()
     }
     of_records = np.array([(generations or {}).get(track_id, 0) for track_id in stored], np.int64)
+    nowhere = np.zeros(len(manifest.tracks), np.bool_)
     sure = standing or Standing.of(manifest_labels(manifest), None)
-    return make_plan(manifest, index, of_records, failures, Selection(**how), sure, None, begun)  # type: ignore[arg-type]
+    return make_plan(manifest, index, of_records, failures, Selection(**how), sure, nowhere, begun)  # type: ignore[arg-type]
 
 
 def _sha(audio: bytes | None) -> str:
